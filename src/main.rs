@@ -1,0 +1,2 @@
+//! Chapar's command line.
+fn main() {}
