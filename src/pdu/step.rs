@@ -1,0 +1,21 @@
+/// What an algorithm of this crate answers: its result, or the keys of what it lacks.
+///
+/// The caller loads all of what is asked for in one round trip and calls again; nothing computed from
+/// incomplete data is ever returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<T, K> {
+    /// The result.
+    Done(T),
+    /// What has to be loaded before the algorithm can go on; never empty.
+    Need(Vec<K>),
+}
+
+impl<T, K> Step<T, K> {
+    /// The result, if there is one already.
+    pub fn done(self) -> Option<T> {
+        match self {
+            Self::Done(result) => Some(result),
+            Self::Need(_) => None,
+        }
+    }
+}
