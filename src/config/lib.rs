@@ -1,1 +1,151 @@
-//! The `config` crate.
+//! What an operator can set.
+//!
+//! Each setting is declared once, in the file of its section: documentation, name, type, default
+//! (`section!` in `declare.rs`). From that one place come the field that the other crates read, the
+//! reader that knows every key and names the nearest one to an unknown key, and the commented
+//! example that `chapar config` prints, so none of them can be out of date.
+//!
+//! Settings come in layers, the later one wins: defaults, a TOML file, environment variables
+//! (`CHAPAR_<SECTION>__<NAME>`), the command line. See [`Sources`].
+
+#[macro_use]
+mod declare;
+mod example;
+mod kinds;
+mod limits;
+mod listeners;
+mod log;
+mod nearest;
+mod node;
+mod presence;
+mod problem;
+mod registration;
+mod server;
+mod sources;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    kinds::ByteCount,
+    limits::Limits,
+    listeners::{Address, Api, Listener},
+    log::{Log, LogFormat},
+    presence::Presence,
+    problem::{Problem, Problems},
+    registration::Registration,
+    server::Server,
+    sources::Sources,
+    storage::Storage,
+};
+use self::{
+    node::{Node, Value},
+    problem::Reader,
+};
+
+/// Names the sections, in the order of the example: field and key, type, and `list` where the
+/// section may stand several times.
+macro_rules! sections {
+    ($($(#[doc = $doc:literal])* $field:ident: $type:ty $(, $list:ident)?;)*) => {
+        /// Every setting of a server. All fields have been checked, by themselves and against each
+        /// other.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(#[doc = $doc])* pub $field: sections!(@type $type $(, $list)?),)*
+        }
+
+        impl Config {
+            /// Key, whether it is a list, and declarations of each section.
+            fn sections() -> Vec<declare::Declaration> {
+                vec![$(declare::Declaration::of::<$type>(
+                    stringify!($field),
+                    sections!(@list $($list)?),
+                ),)*]
+            }
+
+            /// Reads all sections of `root`; what is wrong goes to the reader's problems.
+            fn read(root: &Node, reader: &mut Reader) -> Self {
+                let empty = Default::default();
+                let root = match &root.value {
+                    Value::Table(entries) => entries,
+                    _ => &empty,
+                };
+                Self {
+                    $($field: sections!(@read reader, root, stringify!($field), $type $(, $list)?),)*
+                }
+            }
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($field: sections!(@default $type $(, $list)?),)* }
+            }
+        }
+    };
+    (@type $type:ty) => { $type };
+    (@type $type:ty, list) => { Vec<$type> };
+    (@list) => { false };
+    (@list list) => { true };
+    (@read $reader:ident, $root:ident, $key:expr, $type:ty) => { $reader.section::<$type>($root, $key) };
+    (@read $reader:ident, $root:ident, $key:expr, $type:ty, list) => { $reader.list::<$type>($root, $key) };
+    (@default $type:ty) => { <$type>::default() };
+    (@default $type:ty, list) => { vec![<$type>::default()] };
+}
+
+sections! {
+    /// Who this server is.
+    server: Server;
+    /// Where it listens.
+    listeners: Listener, list;
+    /// Where and how it stores.
+    storage: Storage;
+    /// Who may make an account.
+    registration: Registration;
+    /// How much of something is too much.
+    limits: Limits;
+    /// Who is online.
+    presence: Presence;
+    /// What is written to the log.
+    log: Log;
+}
+
+impl Config {
+    /// Reads all layers of `sources` and checks the result.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once: an unreadable file, unknown keys, wrong values, settings
+    /// that contradict each other.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut reader = Reader::default();
+        let root = sources.layers(&mut reader);
+        let config = Self::read(&root, &mut reader);
+        reader.unknown_keys(&root, &Self::sections());
+        reader.finish()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the text of a file, without environment and command line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str) -> Result<Self, Problems> {
+        Self::load(&Sources::default().text("<text>", text))
+    }
+
+    /// The commented example: every setting with its documentation and its default, commented out.
+    pub fn example() -> String {
+        example::write(&Self::sections())
+    }
+
+    /// What one setting alone cannot know.
+    fn check(&self) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        listeners::check(&self.listeners, &mut problems);
+        storage::check(&self.storage, &mut problems);
+        limits::check(&self.limits, &mut problems);
+        Problems::unless_empty(problems)
+    }
+}
