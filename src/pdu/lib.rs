@@ -3,5 +3,6 @@
 
 mod number;
 mod step;
+pub mod tree;
 
 pub use self::{number::EventNumber, step::Step};
