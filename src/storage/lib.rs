@@ -1,1 +1,218 @@
-//! The `storage` crate.
+//! Storage: the only place that knows the engines.
+//!
+//! Ordered keys and values; a [`Snapshot`] to read from, one [`Storage::commit`] to write with. The
+//! interface is shaped after the strictest engine it is meant for (versionstamps, optimistic
+//! preconditions, small batches, short transactions), so that code written against it can move.
+
+use std::sync::Arc;
+
+pub mod batch;
+pub mod key;
+mod model;
+mod position;
+pub mod read;
+pub mod schema;
+pub mod table;
+pub mod value;
+mod wake;
+
+pub use self::{
+    batch::{Batch, OnceKey},
+    key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},
+    position::{Position, Stamp},
+    read::{Answers, Found, Range, Reads, Slot},
+    table::{Access, Table},
+    value::{Number, Raw, Stamped, Value},
+    wake::Subscription,
+};
+
+/// A read that could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A stored key is not what its table says.
+    #[error(transparent)]
+    Key(#[from] key::KeyError),
+    /// A stored value is not what its table says.
+    #[error(transparent)]
+    Value(#[from] value::ValueError),
+    /// The answer to another list of reads was asked.
+    #[error("these answers belong to another list of reads")]
+    Slot,
+    /// The snapshot is older than an engine keeps it.
+    #[error("the snapshot is too old")]
+    TooOld,
+    /// The engine failed.
+    #[error("the storage engine cannot read: {0}")]
+    Engine(String),
+}
+
+/// What is to be woken after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Something in a room changed.
+    Room(ShortRoomId),
+    /// Something of a local user changed.
+    User(ShortUserId),
+    /// The stream that followers read got longer.
+    Stream,
+    /// A job was left to be worked off.
+    Jobs,
+}
+
+/// A batch that was not written, or of which that is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A precondition did not hold; nothing was written. The number tells which, in the order in
+    /// which the batch was given them.
+    #[error("something changed in the meantime (precondition {0})")]
+    Conflict(usize),
+    /// An action with the same once key was done before; nothing was written. This was its answer.
+    #[error("this was done before")]
+    Done(Vec<u8>),
+    /// The reply was lost: it may have been written or not, and the batch has no once key to tell by.
+    #[error("it is not known whether the change was stored")]
+    Unknown,
+    /// The batch, a key or a value is larger than an engine takes.
+    #[error("the change is too large to be stored at once")]
+    TooLarge,
+    /// The reads on which the batch rests are too old.
+    #[error("the change took too long to prepare")]
+    TooOld,
+    /// The engine failed; nothing was acknowledged.
+    #[error("the storage engine cannot write: {0}")]
+    Engine(String),
+}
+
+/// A handle to the database; clones share it.
+#[derive(Clone, Debug)]
+pub struct Storage(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    engine: Engine,
+    epoch: u32,
+    hash_key: [u8; 32],
+    wakeups: Arc<wake::Wakeups>,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Model(model::Model),
+}
+
+/// One consistent view of the database.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    view: View,
+    position: Position,
+}
+
+#[derive(Clone, Debug)]
+enum View {
+    Model(model::ModelSnapshot),
+}
+
+impl Storage {
+    /// An empty database in memory, for tests.
+    pub fn model() -> Self {
+        Self(Arc::new(Shared {
+            engine: Engine::Model(model::Model::default()),
+            epoch: 1,
+            hash_key: [7; 32],
+            wakeups: Arc::default(),
+        }))
+    }
+
+    /// A view that holds at least everything up to `at_least` ([`Position::START`]: whatever there is),
+    /// and every commit that was acknowledged before this call.
+    pub async fn snapshot(&self, _at_least: Position) -> Result<Snapshot, ReadError> {
+        match &self.0.engine {
+            Engine::Model(model) => {
+                let view = model.snapshot();
+                let position = Position::new(self.0.epoch, view.stamp, u16::MAX);
+                Ok(Snapshot {
+                    view: View::Model(view),
+                    position,
+                })
+            }
+        }
+    }
+
+    /// Writes a batch whole, or not at all. When this returns `Ok`, the batch survives a crash. The
+    /// position is that of its thing number 0.
+    pub async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
+        let stamp = match &self.0.engine {
+            Engine::Model(model) => model
+                .commit(&batch, self.0.epoch)
+                .map_err(CommitError::Conflict)?,
+        };
+        self.0.wakeups.wake(&batch.topics);
+        Ok(Position::new(self.0.epoch, stamp, 0))
+    }
+
+    /// The keyed hash of a name: `kind` keeps names of different kinds apart.
+    pub fn hash(&self, kind: &str, name: impl AsRef<[u8]>) -> NameHash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0.hash_key);
+        hasher.update(kind.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(name.as_ref());
+        let mut hash = [0; 16];
+        hasher.finalize_xof().fill(&mut hash);
+        NameHash(hash)
+    }
+
+    /// The key of all keyed hashes of this database: 32 bytes made at the first start.
+    pub fn hash_key(&self) -> &[u8; 32] {
+        &self.0.hash_key
+    }
+
+    /// The history that positions belong to now.
+    pub fn epoch(&self) -> u32 {
+        self.0.epoch
+    }
+
+    /// Begins to wait for topics. Register first, then read a snapshot, then wait: no wake-up is lost.
+    pub fn subscribe(&self, topics: &[Topic]) -> Subscription {
+        self.0.wakeups.subscribe(topics)
+    }
+}
+
+impl Snapshot {
+    /// Up to where this view holds everything.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Answers a list of reads, all from this view, in one round trip.
+    pub async fn read(&self, reads: &Reads) -> Result<Answers, ReadError> {
+        match &self.view {
+            View::Model(view) => Ok(view.read(reads)),
+        }
+    }
+
+    /// Reads rows of one table; the answers come in the order of the keys.
+    pub async fn multi_get<K: Key, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        keys: &[K],
+    ) -> Result<Vec<Option<Found<V>>>, ReadError> {
+        let mut reads = Reads::new();
+        let slot = reads.get_all(table, keys);
+        self.read(&reads).await?.all(&slot)
+    }
+
+    /// Reads ranges of one table; the answers come in the order of the ranges.
+    pub async fn multi_range<K: Key, V: Value>(
+        &self,
+        table: &Table<K, V>,
+        ranges: &[Range<K>],
+    ) -> Result<Vec<Vec<(K, Found<V>)>>, ReadError> {
+        let mut reads = Reads::new();
+        let slots: Vec<_> = ranges
+            .iter()
+            .map(|range| reads.range(table, range))
+            .collect();
+        let answers = self.read(&reads).await?;
+        slots.iter().map(|slot| answers.rows(slot)).collect()
+    }
+}

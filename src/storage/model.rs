@@ -1,0 +1,149 @@
+//! The model engine: in memory, for tests.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    Stamp,
+    batch::{Batch, Operation, Precondition},
+    read::{Answers, Reads},
+};
+
+type Rows = BTreeMap<Vec<u8>, Bytes>;
+
+/// A database in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rows: Arc<Rows>,
+    commits: u64,
+}
+
+/// One consistent view of a [`Model`].
+#[derive(Clone, Debug)]
+pub(crate) struct ModelSnapshot {
+    rows: Arc<Rows>,
+    pub(crate) stamp: Stamp,
+}
+
+impl Model {
+    pub(crate) fn snapshot(&self) -> ModelSnapshot {
+        let state = self.state.lock();
+        ModelSnapshot {
+            rows: Arc::clone(&state.rows),
+            stamp: stamp(state.commits),
+        }
+    }
+
+    /// Writes the batch, or tells which precondition does not hold.
+    pub(crate) fn commit(&self, batch: &Batch, epoch: u32) -> Result<Stamp, usize> {
+        let mut state = self.state.lock();
+        let unmet = batch
+            .preconditions
+            .iter()
+            .position(|precondition| match precondition {
+                Precondition::Absent(key) => state.rows.contains_key(key),
+                Precondition::Equals(key, raw) => state.rows.get(key) != Some(raw),
+            });
+        if let Some(unmet) = unmet {
+            return Err(unmet);
+        }
+        state.commits += 1;
+        let stamp = stamp(state.commits);
+        let rows = Arc::make_mut(&mut state.rows);
+        for operation in &batch.operations {
+            apply(rows, operation, epoch, stamp);
+        }
+        Ok(stamp)
+    }
+}
+
+fn apply(rows: &mut Rows, operation: &Operation, epoch: u32, stamp: Stamp) {
+    match operation {
+        Operation::Put(key, value) => {
+            rows.insert(key.clone(), value.clone().into());
+        }
+        Operation::PutStamped(key, at, value) => {
+            let mut key = key.clone();
+            fill(&mut key, *at, epoch, stamp);
+            rows.insert(key, value.clone().into());
+        }
+        Operation::PutStampedValue(key, value, at) => {
+            let mut value = value.clone();
+            fill(&mut value, *at, epoch, stamp);
+            rows.insert(key.clone(), value.into());
+        }
+        Operation::Delete(key) => {
+            rows.remove(key);
+        }
+        Operation::DeleteRange(from, to) => {
+            rows.retain(|key, _| key < from || key >= to);
+        }
+        Operation::Add(key, delta) => merge(rows, key, |old| old.wrapping_add(*delta)),
+        Operation::Max(key, value) => merge(rows, key, |old| old.max(*value)),
+    }
+}
+
+fn merge(rows: &mut Rows, key: &[u8], change: impl Fn(i64) -> i64) {
+    let old = rows
+        .get(key)
+        .and_then(|bytes| bytes.as_ref().try_into().ok())
+        .map(i64::from_le_bytes);
+    let new = change(old.unwrap_or_default());
+    rows.insert(key.to_vec(), new.to_le_bytes().to_vec().into());
+}
+
+/// Puts epoch and stamp over the first fourteen bytes of the pending position at `at`.
+pub(crate) fn fill(bytes: &mut [u8], at: usize, epoch: u32, stamp: Stamp) {
+    if let Some(place) = bytes.get_mut(at..at + 14) {
+        let (epoch_bytes, stamp_bytes) = place.split_at_mut(4);
+        epoch_bytes.copy_from_slice(&epoch.to_be_bytes());
+        stamp_bytes.copy_from_slice(&stamp.0);
+    }
+}
+
+fn stamp(commits: u64) -> Stamp {
+    let mut stamp = [0; 10];
+    if let Some(low) = stamp.last_chunk_mut::<8>() {
+        *low = commits.to_be_bytes();
+    }
+    Stamp(stamp)
+}
+
+impl ModelSnapshot {
+    pub(crate) fn read(&self, reads: &Reads) -> Answers {
+        let keys = reads
+            .keys
+            .iter()
+            .map(|key| self.rows.get(key).cloned())
+            .collect();
+        let ranges = reads
+            .ranges
+            .iter()
+            .map(|range| {
+                if range.from >= range.to {
+                    return Vec::new();
+                }
+                let bounds = (
+                    Bound::Included(range.from.as_slice()),
+                    Bound::Excluded(range.to.as_slice()),
+                );
+                let rows = self.rows.range::<[u8], _>(bounds);
+                let row =
+                    |(key, value): (&Vec<u8>, &Bytes)| (Bytes::copy_from_slice(key), value.clone());
+                if range.reverse {
+                    rows.rev().take(range.limit).map(row).collect()
+                } else {
+                    rows.take(range.limit).map(row).collect()
+                }
+            })
+            .collect();
+        Answers { keys, ranges }
+    }
+}

@@ -1,0 +1,26 @@
+//! The schema: every table, what its rows mean, who writes them.
+//!
+//! A table's number and its rows' types are the disk format. Names read `<value>_by_<key>`. Keys hold
+//! short ids and keyed hashes, never names or text.
+
+mod event;
+mod place;
+mod rooms;
+mod server;
+mod users;
+
+pub use self::{
+    event::{EventHeader, EventRow, Sent, Visibility},
+    place::Place,
+    rooms::*,
+    server::*,
+    users::*,
+};
+use crate::table::TableInfo;
+
+/// Every table with its types' names, in the order of their numbers.
+pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
+    let mut tables = [SERVER_TABLES, ROOM_TABLES, USER_TABLES].concat();
+    tables.sort_by_key(|(info, ..)| info.id);
+    tables
+}

@@ -1,0 +1,117 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{NameHash, Position, ShortRoomId, ShortUserId, Stamped, table::tables, value::records};
+
+tables! { USER_TABLES:
+    /// The local user that an id names.
+    80 USER_BY_NAME Point: NameHash => ShortUserId;
+    /// A local user's account.
+    81 ACCOUNT_BY_USER Range: ShortUserId => AccountRow;
+    /// A user's devices.
+    82 DEVICE_BY_USER Range: (ShortUserId, NameHash) => DeviceRow;
+    /// Whose an access token is, by the token's SHA-256.
+    83 DEVICE_BY_TOKEN Point: [u8; 32] => TokenRow;
+    /// The access tokens of a device (user, device, SHA-256).
+    84 TOKEN_BY_DEVICE Range: (ShortUserId, NameHash, [u8; 32]) => ();
+    /// A user's profile, a row a field.
+    85 PROFILE_FIELD_BY_USER Range: (ShortUserId, NameHash) => ProfileFieldRow;
+    /// A user's account data (room, type), global under no room.
+    86 ACCOUNT_DATA_BY_USER Range: (ShortUserId, ShortRoomId, NameHash) => Stamped<AccountDataRow>;
+    /// What changed for a user, in the order in which it did; rows about things since changed again are skipped by readers.
+    87 CHANGE_BY_USER_POSITION Log: (ShortUserId, Position) => UserChange;
+    /// When something last changed for a user.
+    88 TAIL_BY_USER Hot: ShortUserId => Stamped<()>;
+    /// A user's filters, by the hash of their content, as JSON.
+    89 FILTER_BY_USER Point: (ShortUserId, NameHash) => String;
+    /// When and from where a device was last seen.
+    90 SEEN_BY_DEVICE Hot: (ShortUserId, NameHash) => SeenRow;
+}
+
+/// A local user's account.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// The whole user id.
+    pub user_id: String,
+    /// The argon2id hash of the password, in PHC form; none if no password opens the account.
+    pub password_hash: Option<String>,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ts: u64,
+    /// May administer the server.
+    pub admin: bool,
+    /// A guest.
+    pub guest: bool,
+    /// Closed for ever.
+    pub deactivated: bool,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// Its id.
+    pub device_id: String,
+    /// What its user calls it.
+    pub display_name: Option<String>,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ts: u64,
+}
+
+/// When and from where a device was last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRow {
+    /// When, in milliseconds since 1970.
+    pub ts: u64,
+    /// From which address.
+    pub ip: Option<String>,
+    /// With which `User-Agent`.
+    pub user_agent: Option<String>,
+}
+
+/// An access token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Whose.
+    pub user: ShortUserId,
+    /// The device it belongs to.
+    pub device_id: String,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_ts: Option<u64>,
+}
+
+/// A field of a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileFieldRow {
+    /// The field's name.
+    pub field: String,
+    /// Its value, as JSON.
+    pub json: String,
+}
+
+/// Account data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountDataRow {
+    /// Its type.
+    pub event_type: String,
+    /// Its content, as JSON.
+    pub json: String,
+}
+
+/// Something that changed for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserChange {
+    /// Their membership of a room, or that they forgot it.
+    Room(ShortRoomId),
+    /// Account data (room or none, type).
+    AccountData(ShortRoomId, NameHash),
+    /// Their private receipts or the read marker in a room, so their unread counts.
+    Read(ShortRoomId),
+}
+
+records!(
+    AccountRow,
+    DeviceRow,
+    SeenRow,
+    TokenRow,
+    ProfileFieldRow,
+    AccountDataRow,
+    UserChange,
+);

@@ -1,0 +1,105 @@
+//! Wake-ups: who waits for what.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::Topic;
+
+/// Who waits for which topics.
+#[derive(Debug, Default)]
+pub(crate) struct Wakeups(Mutex<HashMap<Topic, Vec<Weak<Waiting>>>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    woken: Mutex<BTreeSet<Topic>>,
+    notify: Notify,
+}
+
+/// A wait for topics that never loses a wake-up: make it, read a snapshot, then wait.
+///
+/// It collects the topics that were woken, each once, however long nobody asks.
+#[derive(Debug)]
+pub struct Subscription {
+    waiting: Arc<Waiting>,
+    wakeups: Arc<Wakeups>,
+}
+
+impl Wakeups {
+    pub(crate) fn subscribe(self: &Arc<Self>, topics: &[Topic]) -> Subscription {
+        let subscription = Subscription {
+            waiting: Arc::default(),
+            wakeups: Arc::clone(self),
+        };
+        subscription.add(topics);
+        subscription
+    }
+
+    pub(crate) fn wake(&self, topics: &[Topic]) {
+        let mut waiting_by_topic = self.0.lock();
+        for topic in topics {
+            let Some(waiting) = waiting_by_topic.get_mut(topic) else {
+                continue;
+            };
+            waiting.retain(|waiting| {
+                let Some(waiting) = waiting.upgrade() else {
+                    return false;
+                };
+                waiting.woken.lock().insert(*topic);
+                waiting.notify.notify_one();
+                true
+            });
+            if waiting.is_empty() {
+                waiting_by_topic.remove(topic);
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// Waits for these topics too.
+    pub fn add(&self, topics: &[Topic]) {
+        let mut waiting_by_topic = self.wakeups.0.lock();
+        for topic in topics {
+            let waiting = waiting_by_topic.entry(*topic).or_default();
+            waiting.retain(|other| other.strong_count() > 0);
+            if !waiting
+                .iter()
+                .any(|other| other.as_ptr() == Arc::as_ptr(&self.waiting))
+            {
+                waiting.push(Arc::downgrade(&self.waiting));
+            }
+        }
+    }
+
+    /// Waits for this topic no more.
+    pub fn remove(&self, topic: Topic) {
+        let mut waiting_by_topic = self.wakeups.0.lock();
+        if let Some(waiting) = waiting_by_topic.get_mut(&topic) {
+            waiting.retain(|other| other.as_ptr() != Arc::as_ptr(&self.waiting));
+            if waiting.is_empty() {
+                waiting_by_topic.remove(&topic);
+            }
+        }
+    }
+
+    /// Waits until something was woken since the last call, and tells what.
+    pub async fn woken(&self) -> BTreeSet<Topic> {
+        loop {
+            let woken = self.take();
+            if !woken.is_empty() {
+                return woken;
+            }
+            self.waiting.notify.notified().await;
+        }
+    }
+
+    /// What was woken since the last call; nothing if nothing was.
+    pub fn take(&self) -> BTreeSet<Topic> {
+        std::mem::take(&mut *self.waiting.woken.lock())
+    }
+}
