@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 pub mod batch;
+mod clock;
 pub mod key;
 mod model;
 mod position;
+mod random;
 pub mod read;
 pub mod schema;
 pub mod table;
@@ -18,8 +20,10 @@ mod wake;
 
 pub use self::{
     batch::{Batch, OnceKey},
+    clock::Clock,
     key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},
     position::{Position, Stamp},
+    random::Random,
     read::{Answers, Found, Range, Reads, Slot},
     table::{Access, Table},
     value::{Number, Raw, Stamped, Value},
