@@ -10,6 +10,7 @@ pub mod batch;
 mod clock;
 pub mod key;
 mod model;
+mod names;
 mod position;
 mod random;
 pub mod read;
