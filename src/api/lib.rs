@@ -1,1 +1,42 @@
-//! The `api` crate.
+//! HTTP: who asks for what, and the answer.
+//!
+//! A request comes in through a listener ([`serve`]), is matched against the table of routes
+//! ([`router`]), its caller is proven ([`authenticate`]), its path, query and body are read into
+//! Ruma's request type ([`endpoint`], [`parse`]), and one function with Ruma's name, in the file of
+//! its Ruma module below [`client`], answers it. Everything such a function may use hangs off
+//! [`Server`].
+//!
+//! To add an endpoint: write the function, add its line to the table in `client.rs`.
+
+pub mod authenticate;
+mod body;
+mod client;
+mod clock;
+pub mod endpoint;
+pub mod health;
+mod json;
+mod parse;
+mod random;
+pub mod router;
+mod server;
+mod shutdown;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    authenticate::Requester,
+    body::Body,
+    clock::Clock,
+    endpoint::{Call, Route},
+    random::Random,
+    server::{Parts, Server},
+    shutdown::Shutdown,
+};
+
+/// Every route this server answers, in the order of the tables. For the router, and for tests that
+/// must not forget an endpoint.
+pub fn routes() -> Vec<Route> {
+    let routes = endpoint::Routes::new();
+    let routes = health::routes(routes);
+    client::routes(routes).into_list()
+}

@@ -1,0 +1,25 @@
+//! What this server is and can do.
+
+use error::Result;
+use ruma::api::client::discovery::get_supported_versions;
+
+use crate::{Call, Server};
+
+/// The versions of the specification that clients may count on.
+///
+/// A version stands here once what clients need of it passes tests. matrix-js-sdk refuses servers
+/// without one of v1.1 and later, Element X asks for v1.11 for media that need a token; r0.6.1 is what
+/// the oldest libraries look for.
+const VERSIONS: &[&str] = &[
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11",
+];
+
+/// [`GET /_matrix/client/versions`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions).
+pub(super) async fn get_supported_versions(
+    _: Server,
+    _: Call<get_supported_versions::Request>,
+) -> Result<get_supported_versions::Response> {
+    let versions = VERSIONS.iter().map(ToString::to_string).collect();
+    Ok(get_supported_versions::Response::new(versions))
+}

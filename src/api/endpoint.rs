@@ -1,0 +1,243 @@
+//! From a line in a table to a function with Ruma's types, and back.
+
+use std::{fmt, future::Future, ops::Deref};
+
+use bytes::Bytes;
+use error::Result;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, header};
+use ruma::api::{
+    IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _,
+    path_builder::PathBuilder as _,
+};
+
+use crate::{
+    Body, Server,
+    authenticate::{Authentication, Scheme},
+    parse::{self, Arguments},
+};
+
+/// One call of an endpoint: what is asked, and who has been proven to ask.
+///
+/// It dereferences to the request, so that `call.room_id` is `call.request.room_id`.
+pub struct Call<R: Metadata<Authentication: Scheme>> {
+    /// The caller, of the type that the endpoint's authentication proves.
+    pub caller: <R::Authentication as Scheme>::Caller,
+    /// What is asked.
+    pub request: R,
+}
+
+impl<R: Metadata<Authentication: Scheme>> Deref for Call<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.request
+    }
+}
+
+/// A response body that the handler has already written as JSON, for answers too large to be built
+/// as Ruma's types first (`/sync`, `/messages`).
+#[derive(Clone, Debug)]
+pub struct Written(pub Bytes);
+
+/// A handler without its types: the router, and what is around it, is compiled once for all.
+pub(crate) type Handler = Box<
+    dyn Fn(Server, Request<Body>, Arguments) -> BoxFuture<'static, Result<Response<Bytes>>>
+        + Send
+        + Sync,
+>;
+
+/// Refuses a body that is JSON, but that Ruma's type must not see.
+pub(crate) type Check = fn(&[u8]) -> Result<()>;
+
+fn no_check(_: &[u8]) -> Result<()> {
+    Ok(())
+}
+
+/// The interfaces a listener may offer, each or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `/_matrix/client` and `/.well-known/matrix/client`.
+    Client,
+    /// `/_matrix/federation`, `/_matrix/key` and `/.well-known/matrix/server`.
+    Federation,
+    /// `/_matrix/media`.
+    Media,
+    /// What tells whether the server lives; offered by every listener.
+    Health,
+}
+
+impl Api {
+    fn of(path: &str) -> Self {
+        let below = |prefix: &str| path.starts_with(prefix);
+        if below("/_matrix/federation/")
+            || below("/_matrix/key/")
+            || below("/.well-known/matrix/server")
+        {
+            Self::Federation
+        } else if below("/_matrix/media/") {
+            Self::Media
+        } else if below("/_matrix/") || below("/.well-known/") {
+            Self::Client
+        } else {
+            Self::Health
+        }
+    }
+}
+
+/// An endpoint: where it is, what it asks of its caller, and the function that answers.
+pub struct Route {
+    /// Ruma's name, and that of our function: `send_message_event`.
+    pub name: &'static str,
+    /// The Ruma module it is in, and our file: `message`.
+    pub module: &'static str,
+    /// The method. `GET` answers `HEAD` too.
+    pub method: Method,
+    /// All paths it ever had, with variables as `{room_id}`.
+    pub paths: Vec<String>,
+    /// The interface it is a part of.
+    pub api: Api,
+    /// What it asks of its caller.
+    pub authentication: Authentication,
+    /// Whether the specification wants it rate-limited.
+    pub rate_limited: bool,
+    pub(crate) handler: Handler,
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{} {}", self.module, self.name, self.method)?;
+        f.debug_list().entries(&self.paths).finish()
+    }
+}
+
+/// A table of routes, to which one line adds an endpoint.
+#[derive(Debug, Default)]
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Route> {
+        self.0
+    }
+
+    /// Adds the endpoint that answers with Ruma's response type.
+    #[must_use]
+    pub(crate) fn endpoint<R, F, Answer>(self, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        self.checked_endpoint(no_check, function)
+    }
+
+    /// The same, with a look at the body before Ruma reads it.
+    #[must_use]
+    pub(crate) fn checked_endpoint<R, F, Answer>(self, check: Check, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        self.add::<R>(Box::new(move |server, request, arguments| {
+            Box::pin(async move {
+                let call = receive::<R>(&server, request, arguments, check).await?;
+                encode(function(server, call).await?)
+            })
+        }))
+    }
+
+    /// Adds the endpoint that writes its response itself.
+    #[must_use]
+    #[allow(dead_code, reason = "the first one, sync, comes with the rooms")]
+    pub(crate) fn written<R, F, Answer>(self, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<Written>> + Send + 'static,
+    {
+        self.add::<R>(Box::new(move |server, request, arguments| {
+            Box::pin(async move {
+                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                Ok(json(function(server, call).await?.0))
+            })
+        }))
+    }
+
+    fn add<R: IncomingRequest<Authentication: Scheme>>(mut self, handler: Handler) -> Self {
+        let (module, name) = named(std::any::type_name::<R>());
+        let paths: Vec<String> = R::PATH_BUILDER
+            .all_paths()
+            .flat_map(with_empty_key)
+            .collect();
+        self.0.push(Route {
+            name,
+            module,
+            method: R::METHOD,
+            api: paths.first().map_or(Api::Client, |path| Api::of(path)),
+            paths,
+            authentication: <R::Authentication as Scheme>::AUTHENTICATION,
+            rate_limited: R::RATE_LIMITED,
+            handler,
+        });
+        self
+    }
+}
+
+/// The module and the name in `ruma_client_api::message::send_message_event::v3::Request`.
+fn named(type_name: &'static str) -> (&'static str, &'static str) {
+    let mut parts: Vec<_> = type_name.split("::").collect();
+    parts.pop();
+    if parts.last().is_some_and(|part| {
+        let digits = part.trim_start_matches("v");
+        part.starts_with('v') && digits.bytes().all(|byte| byte.is_ascii_digit())
+            || *part == "unstable"
+    }) {
+        parts.pop();
+    }
+    let name = parts.pop().unwrap_or(type_name);
+    (parts.pop().unwrap_or(name), name)
+}
+
+/// A state key may be empty, and then its slash may be left out too.
+fn with_empty_key(path: &'static str) -> Vec<String> {
+    match path.strip_suffix("/{state_key}") {
+        Some(short) => vec![path.to_owned(), format!("{short}/"), short.to_owned()],
+        None => vec![path.to_owned()],
+    }
+}
+
+async fn receive<R>(
+    server: &Server,
+    request: Request<Body>,
+    arguments: Arguments,
+    check: Check,
+) -> Result<Call<R>>
+where
+    R: IncomingRequest<Authentication: Scheme>,
+{
+    let (head, body) = request.into_parts();
+    let (caller, body) = R::Authentication::prove(server, &head, body).await?;
+    let request = parse::parse::<R>(head, &body, &arguments, check)?;
+    Ok(Call { caller, request })
+}
+
+fn encode<R: OutgoingResponse>(response: R) -> Result<Response<Bytes>> {
+    let response = response
+        .try_into_http_response::<Vec<u8>>()
+        .map_err(error::internal)?;
+    Ok(response.map(Bytes::from))
+}
+
+fn json(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}

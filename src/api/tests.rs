@@ -1,0 +1,177 @@
+//! What the table and the router promise for every endpoint.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use ruma::server_name;
+use serde_json::Value;
+
+use crate::{Body, Clock, Parts, Random, Server, endpoint::Api};
+
+/// Everything that a listener can offer.
+pub(crate) const ALL: &[Api] = &[Api::Client, Api::Federation, Api::Media];
+
+/// A server on a clock that stands still.
+pub(crate) fn server() -> Server {
+    let parts = Parts {
+        server_name: server_name!("localhost").to_owned(),
+        clock: Clock::standing_at(1_700_000_000_000),
+        random: Random::seeded(1),
+    };
+    Server::new(parts).unwrap()
+}
+
+/// A request with a body of JSON or of whatever else.
+pub(crate) fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Body> {
+    let body = Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(body)
+        .unwrap()
+}
+
+/// The answer's JSON.
+pub(crate) fn json(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+async fn ask(server: &Server, method: Method, path: &str) -> Response<Bytes> {
+    server.answer(ALL, request(method, path, "")).await
+}
+
+#[track_caller]
+fn refused(response: &Response<Bytes>, status: u16, errcode: &str) {
+    let body = json(response);
+    assert_eq!(
+        (response.status().as_u16(), body["errcode"].as_str()),
+        (status, Some(errcode))
+    );
+    assert!(
+        body["error"].as_str().unwrap().len() > 10,
+        "a sentence that helps: {body}"
+    );
+}
+
+#[tokio::test]
+async fn every_route_has_a_name_a_path_and_a_place_of_its_own() {
+    let mut seen = BTreeSet::new();
+    for route in crate::routes() {
+        assert!(
+            !route.name.is_empty() && !route.name.contains(':'),
+            "{route:?}"
+        );
+        for path in &route.paths {
+            assert!(path.starts_with('/'), "{route:?}");
+            assert!(
+                seen.insert((route.method.to_string(), path.clone())),
+                "twice: {path}"
+            );
+        }
+    }
+    server();
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_unrecognized() {
+    let server = server();
+    for path in [
+        "/",
+        "/_matrix",
+        "/_matrix/client/v3/nothing",
+        "/_matrix/client/versions/",
+        "//",
+    ] {
+        refused(
+            &ask(&server, Method::GET, path).await,
+            404,
+            "M_UNRECOGNIZED",
+        );
+        refused(
+            &ask(&server, Method::PATCH, path).await,
+            404,
+            "M_UNRECOGNIZED",
+        );
+    }
+    for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::POST] {
+        let answer = ask(&server, method, "/_matrix/client/versions").await;
+        refused(&answer, 405, "M_UNRECOGNIZED");
+    }
+    assert_eq!(
+        ask(&server, Method::HEAD, "/_matrix/client/versions")
+            .await
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_listener_answers_only_what_it_offers_and_always_whether_it_lives() {
+    let server = server();
+    let versions = || request(Method::GET, "/_matrix/client/versions", "");
+    refused(
+        &server.answer(&[Api::Federation], versions()).await,
+        404,
+        "M_UNRECOGNIZED",
+    );
+    assert_eq!(
+        server.answer(&[Api::Client], versions()).await.status(),
+        200
+    );
+    let health = request(Method::GET, "/_chapar/health", "");
+    assert_eq!(server.answer(&[], health).await.status(), 200);
+    server.shutdown.begin();
+    let health = request(Method::GET, "/_chapar/health", "");
+    assert_eq!(server.answer(&[], health).await.status(), 503);
+}
+
+#[tokio::test]
+async fn every_answer_lets_browsers_read_it() {
+    let server = server();
+    for (method, path, status) in [
+        (Method::GET, "/_matrix/client/versions", 200),
+        (Method::GET, "/nothing", 404),
+        (Method::DELETE, "/_matrix/client/versions", 405),
+        (Method::OPTIONS, "/_matrix/client/versions", 204),
+        (Method::OPTIONS, "/_matrix/client/v3/login", 204),
+        (Method::OPTIONS, "/nothing", 204),
+    ] {
+        let answer = ask(&server, method, path).await;
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+        let methods = answer.headers()["access-control-allow-methods"]
+            .to_str()
+            .unwrap();
+        assert_eq!(methods, "GET, POST, PUT, DELETE, OPTIONS");
+        let headers = answer.headers()["access-control-allow-headers"]
+            .to_str()
+            .unwrap();
+        assert!(headers.starts_with("X-Requested-With, Content-Type, Authorization"));
+    }
+}
+
+#[tokio::test]
+async fn takes_over_plain_request_ids_and_replaces_others() {
+    let server = server();
+    let long = "x".repeat(65);
+    for (sent, kept) in [
+        ("abc-1.2_3", true),
+        ("with space", false),
+        (&long, false),
+        ("", false),
+    ] {
+        let mut request = request(Method::GET, "/nothing", "");
+        request
+            .headers_mut()
+            .insert("x-request-id", sent.parse().unwrap());
+        let answer = server.answer(ALL, request).await;
+        let id = answer.headers()["x-request-id"].to_str().unwrap();
+        assert_eq!(id == sent, kept, "{sent} {id}");
+        assert!(!id.is_empty());
+    }
+}
