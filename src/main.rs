@@ -1,2 +1,9 @@
-//! Chapar's command line.
-fn main() {}
+//! The binary `chapar`: reads the command line, and does what it says.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
