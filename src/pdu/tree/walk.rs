@@ -26,8 +26,8 @@ pub struct Page {
 
 /// The first entries of a state behind a key, or from the start; at most `limit`, at least one if there is one.
 ///
-/// Asks only for nodes that these entries lie in (and perhaps one more), so neither answers nor memory
-/// grow with the state.
+/// Asks only for nodes that these entries, the key before and one entry behind lie in, so neither answers nor
+/// memory grow with the state.
 ///
 /// # Errors
 ///
@@ -94,11 +94,14 @@ impl Walk<'_> {
         match nodes.follow(link, position)?.map(|node| &node.body) {
             None => {
                 self.need.insert(link.hash);
-                // How much of a node lies behind the start is not known before it is there.
-                if first != Some(position.prefix) {
-                    let count = usize::try_from(link.count.unwrap_or(u32::MAX));
-                    self.wanted = self.wanted.saturating_sub(count.unwrap_or(usize::MAX));
-                }
+                // How much of the node at the start lies behind it is not known before it is there: until
+                // then nothing further is asked for, so as never to read what is not wanted.
+                self.wanted = match link.count {
+                    Some(count) if first != Some(position.prefix) => self
+                        .wanted
+                        .saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)),
+                    _ => 0,
+                };
             }
             Some(Body::Leaf(leaf)) => {
                 let before = self.found.len();
