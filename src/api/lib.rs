@@ -12,6 +12,7 @@ pub mod authenticate;
 mod body;
 mod client;
 mod clock;
+pub mod control;
 pub mod endpoint;
 pub mod health;
 mod json;
