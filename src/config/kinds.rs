@@ -21,6 +21,23 @@ impl Kind for bool {
     }
 }
 
+impl Kind for u32 {
+    const KIND: &'static str = "a whole number";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = match value {
+            Value::Integer(number) => Self::try_from(*number).ok(),
+            Value::Text(text) => text.parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| value.found())
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Kind for String {
     const KIND: &'static str = "text";
 

@@ -17,6 +17,7 @@ mod listeners;
 mod log;
 mod nearest;
 mod node;
+mod passwords;
 mod presence;
 mod problem;
 mod registration;
@@ -31,6 +32,7 @@ pub use self::{
     limits::Limits,
     listeners::{Address, Api, Listener},
     log::{Log, LogFormat},
+    passwords::Passwords,
     presence::Presence,
     problem::{Problem, Problems},
     registration::Registration,
@@ -101,6 +103,8 @@ sections! {
     storage: Storage;
     /// Who may make an account.
     registration: Registration;
+    /// How passwords are kept.
+    passwords: Passwords;
     /// How much of something is too much.
     limits: Limits;
     /// Who is online.
@@ -146,6 +150,7 @@ impl Config {
         listeners::check(&self.listeners, &mut problems);
         storage::check(&self.storage, &mut problems);
         limits::check(&self.limits, &mut problems);
+        passwords::check(&self.passwords, &mut problems);
         Problems::unless_empty(problems)
     }
 }

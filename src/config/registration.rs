@@ -10,6 +10,9 @@ section! {
         /// Whether making an account takes a registration token. Without, anybody may make as many
         /// as they like: wise on a closed network only.
         require_token: bool = true,
+
+        /// Whether people may look around as guests, with an account that has no password.
+        guests: bool = false,
     }
 }
 

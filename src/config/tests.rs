@@ -322,3 +322,14 @@ fn sizes_and_durations_have_units() {
         );
     }
 }
+
+#[test]
+fn the_cost_of_passwords_stays_within_what_argon2_takes() {
+    let config = Config::from_toml("[passwords]\nmemory = \"64 MiB\"\npasses = 3").unwrap();
+    assert_eq!(config.passwords.memory, ByteCount::mib(64));
+    assert_eq!(config.passwords.passes, 3);
+    assert!(complaint("[passwords]\nmemory = \"1 KiB\"").contains("passwords.memory"));
+    assert!(complaint("[passwords]\nlanes = 0").contains("passwords.lanes"));
+    assert!(complaint("[passwords]\npasses = -1").contains("passes"));
+    assert!(complaint("[passwords]\npasses = \"many\"").contains("a whole number"));
+}

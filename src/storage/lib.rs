@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub mod batch;
 mod clock;
+mod failure;
 pub mod key;
 mod model;
 mod names;

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{NameHash, Position, ShortRoomId, ShortUserId, Stamped, table::tables, value::records};
@@ -11,8 +13,8 @@ tables! { USER_TABLES:
     82 DEVICE_BY_USER Range: (ShortUserId, NameHash) => DeviceRow;
     /// Whose an access token is, by the token's SHA-256.
     83 DEVICE_BY_TOKEN Point: [u8; 32] => TokenRow;
-    /// The access tokens of a device (user, device, SHA-256).
-    84 TOKEN_BY_DEVICE Range: (ShortUserId, NameHash, [u8; 32]) => ();
+    /// The access and refresh tokens of a device (user, device, SHA-256).
+    84 TOKEN_BY_DEVICE Range: (ShortUserId, NameHash, [u8; 32]) => TokenKind;
     /// A user's profile, a row a field.
     85 PROFILE_FIELD_BY_USER Range: (ShortUserId, NameHash) => ProfileFieldRow;
     /// A user's account data (room, type), global under no room.
@@ -25,6 +27,8 @@ tables! { USER_TABLES:
     89 FILTER_BY_USER Point: (ShortUserId, NameHash) => String;
     /// When and from where a device was last seen.
     90 SEEN_BY_DEVICE Hot: (ShortUserId, NameHash) => SeenRow;
+    /// What a refresh token is good for, by the token's SHA-256.
+    91 REFRESH_BY_TOKEN Point: [u8; 32] => RefreshRow;
 }
 
 /// A local user's account.
@@ -42,6 +46,29 @@ pub struct AccountRow {
     pub guest: bool,
     /// Closed for ever.
     pub deactivated: bool,
+    /// Closed for ever, and what was sent is to be forgotten as far as it can.
+    pub erased: bool,
+    /// Closed until an administrator opens it again; devices and tokens stay.
+    pub locked: bool,
+    /// May read and leave, not send or join.
+    pub suspended: bool,
+}
+
+/// Without the hash of the password.
+impl fmt::Debug for AccountRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountRow")
+            .field("user_id", &self.user_id)
+            .field("has_password", &self.password_hash.is_some())
+            .field("created_ts", &self.created_ts)
+            .field("admin", &self.admin)
+            .field("guest", &self.guest)
+            .field("deactivated", &self.deactivated)
+            .field("erased", &self.erased)
+            .field("locked", &self.locked)
+            .field("suspended", &self.suspended)
+            .finish()
+    }
 }
 
 /// A device.
@@ -75,6 +102,36 @@ pub struct TokenRow {
     pub device_id: String,
     /// When it ends, in milliseconds since 1970.
     pub expires_ts: Option<u64>,
+    /// The SHA-256 of the refresh token it was got with, which ends, with its access token, when this
+    /// one is used first.
+    pub ends_refresh: Option<[u8; 32]>,
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenKind {
+    /// An access token, in [`DEVICE_BY_TOKEN`].
+    Access,
+    /// A refresh token, in [`REFRESH_BY_TOKEN`].
+    Refresh,
+}
+
+/// A refresh token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshRow {
+    /// Whose.
+    pub user: ShortUserId,
+    /// The device it belongs to.
+    pub device_id: String,
+    /// When it ends, in milliseconds since 1970.
+    pub expires_ts: Option<u64>,
+    /// The SHA-256 of the access token that was given out with it.
+    pub access: [u8; 32],
+    /// The SHA-256 of the refresh token it was got with, which ends when this one is used first.
+    pub ends_refresh: Option<[u8; 32]>,
+    /// The pair that this one was last turned into and that was not used yet: SHA-256 of access and
+    /// refresh token. The next use of this one ends that pair.
+    pub next: Option<([u8; 32], [u8; 32])>,
 }
 
 /// A field of a profile.
@@ -111,6 +168,8 @@ records!(
     DeviceRow,
     SeenRow,
     TokenRow,
+    TokenKind,
+    RefreshRow,
     ProfileFieldRow,
     AccountDataRow,
     UserChange,
