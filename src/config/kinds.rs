@@ -80,17 +80,22 @@ impl Kind for Option<PathBuf> {
     }
 }
 
-impl Kind for OwnedServerName {
-    const KIND: &'static str = "a server name like \"example.org\"";
+/// Empty text is none.
+impl Kind for Option<OwnedServerName> {
+    const KIND: &'static str = "a server name like \"example.org\", or empty for none";
 
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.text()?;
-        text.try_into()
-            .map_err(|error| format!("found {text:?}: {error}"))
+        match value.text()? {
+            "" => Ok(None),
+            text => text
+                .try_into()
+                .map(Some)
+                .map_err(|error| format!("found {text:?}: {error}")),
+        }
     }
 
     fn write(&self) -> String {
-        quoted(self.as_str())
+        quoted(self.as_ref().map_or("", |name| name.as_str()))
     }
 }
 

@@ -26,7 +26,7 @@ fn with_variables(variables: &[(&str, &str)]) -> Result<Config, Problems> {
 fn nothing_set_is_the_default() {
     let config = Config::load(&Sources::default()).unwrap();
     assert_eq!(config, Config::default());
-    assert_eq!(config.server.name, "localhost");
+    assert_eq!(config.server.name, None);
     assert_eq!(config.server.default_room_version, RoomVersionId::V12);
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8008");
     assert_eq!(config.listeners[0].apis, Api::ALL);
@@ -84,7 +84,7 @@ fn a_file_is_read_over_the_defaults() {
         "#,
     )
     .unwrap();
-    assert_eq!(config.server.name, "example.org");
+    assert_eq!(config.server.name.unwrap(), "example.org");
     assert_eq!(config.server.default_room_version, RoomVersionId::V11);
     assert_eq!(config.server.shutdown_grace, Duration::from_secs(120));
     let first: SocketAddr = "[::1]:80".parse().unwrap();
@@ -140,7 +140,7 @@ fn wrong_values_are_all_named() {
          [log]\nformat = \"xml\"\nfilter = 1.5",
     );
     let expected = [
-        "2: server.name must be a server name like \"example.org\", found 5",
+        "2: server.name must be a server name like \"example.org\", or empty for none, found 5",
         "3: server.default_room_version must be a room version from \"1\" to \"12\", found \"13\"",
         "4: server.shutdown_grace must be a duration like \"500 ms\", \"30 s\", \"5 min\", \
          \"12 h\", \"7 d\", found \"5\" without a unit",
@@ -198,14 +198,14 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
         .text("<text>", file)
         .environment([("CHAPAR_SERVER__NAME".into(), "env.org".into())]);
     let config = Config::load(&sources).unwrap();
-    assert_eq!(config.server.name, "env.org");
+    assert_eq!(config.server.name.unwrap(), "env.org");
     assert_eq!(config.log.filter, "debug");
     assert_eq!(config.listeners.len(), 2);
     let sources = sources
         .argument("--server-name", &["server", "name"], "arg.org")
         .argument("--listen", &["listeners"], "3.3.3.3:3");
     let config = Config::load(&sources).unwrap();
-    assert_eq!(config.server.name, "arg.org");
+    assert_eq!(config.server.name.unwrap(), "arg.org");
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].address.to_string(), "3.3.3.3:3");
     let wrong = sources.argument("--listen", &["listeners"], "nowhere");
