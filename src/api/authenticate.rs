@@ -118,7 +118,7 @@ impl Scheme for AccessToken {
                 "This needs an access token, in the header `Authorization: Bearer TOKEN`",
             ));
         };
-        let body = body::read(&head.headers, body, body::LIMIT).await?;
+        let body = body::read(&head.headers, body, limit(server)).await?;
         Ok((requester, body))
     }
 }
@@ -134,12 +134,17 @@ impl Scheme for AccessTokenOptional {
     ) -> Result<(Option<Requester>, Bytes)> {
         let requester = find_requester(server, head).await?;
         let limit = match requester {
-            Some(_) => body::LIMIT,
+            Some(_) => limit(server),
             None => body::LIMIT_OF_STRANGERS,
         };
         let body = body::read(&head.headers, body, limit).await?;
         Ok((requester, body))
     }
+}
+
+/// The most bytes read of a body whose sender is known.
+fn limit(server: &Server) -> usize {
+    server.config.limits.max_request_body.as_usize()
 }
 
 /// The user whose access token came along. `None` when none came.

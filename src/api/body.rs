@@ -10,10 +10,6 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 /// The body of a request as it comes in, not yet read.
 pub type Body = UnsyncBoxBody<Bytes, error::Source>;
 
-/// The most bytes read of a body whose sender has proven who they are. Room for a batch of key
-/// backups; an event is at most 64 KiB.
-pub(crate) const LIMIT: usize = 8 << 20;
-
 /// The most bytes read of a body of anybody.
 pub(crate) const LIMIT_OF_STRANGERS: usize = 128 << 10;
 

@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, ops::Deref};
 
 use bytes::Bytes;
+use config::Api;
 use error::Result;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -54,34 +55,18 @@ fn no_check(_: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The interfaces a listener may offer, each or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Api {
-    /// `/_matrix/client` and `/.well-known/matrix/client`.
-    Client,
-    /// `/_matrix/federation`, `/_matrix/key` and `/.well-known/matrix/server`.
-    Federation,
-    /// `/_matrix/media`.
-    Media,
-    /// What tells whether the server lives; offered by every listener.
-    Health,
-}
-
-impl Api {
-    fn of(path: &str) -> Self {
-        let below = |prefix: &str| path.starts_with(prefix);
-        if below("/_matrix/federation/")
-            || below("/_matrix/key/")
-            || below("/.well-known/matrix/server")
-        {
-            Self::Federation
-        } else if below("/_matrix/media/") {
-            Self::Media
-        } else if below("/_matrix/") || below("/.well-known/") {
-            Self::Client
-        } else {
-            Self::Health
-        }
+/// The part of what the server offers that a path belongs to.
+fn api_of(path: &str) -> Api {
+    let below = |prefix: &str| path.starts_with(prefix);
+    if below("/_matrix/federation/")
+        || below("/_matrix/key/")
+        || below("/.well-known/matrix/server")
+    {
+        Api::Federation
+    } else if below("/_matrix/") || below("/.well-known/") {
+        Api::Client
+    } else {
+        Api::Health
     }
 }
 
@@ -178,7 +163,7 @@ impl Routes {
             name,
             module,
             method: R::METHOD,
-            api: paths.first().map_or(Api::Client, |path| Api::of(path)),
+            api: paths.first().map_or(Api::Client, |path| api_of(path)),
             paths,
             authentication: <R::Authentication as Scheme>::AUTHENTICATION,
             rate_limited: R::RATE_LIMITED,

@@ -8,7 +8,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
     routes.endpoint(get_health)
 }
 
-/// `GET /_chapar/health`.
+/// `GET /health`.
 pub mod get_health {
     use ruma::{
         api::{auth_scheme::NoAuthentication, request, response},
@@ -19,7 +19,7 @@ pub mod get_health {
         method: GET,
         rate_limited: false,
         authentication: NoAuthentication,
-        path: "/_chapar/health",
+        path: "/health",
     }
 
     /// Nothing to say.

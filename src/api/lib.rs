@@ -11,14 +11,13 @@
 pub mod authenticate;
 mod body;
 mod client;
-mod clock;
 pub mod control;
 pub mod endpoint;
 pub mod health;
 mod json;
 mod parse;
-mod random;
 pub mod router;
+pub mod serve;
 mod server;
 mod shutdown;
 #[cfg(test)]
@@ -27,9 +26,7 @@ mod tests;
 pub use self::{
     authenticate::Requester,
     body::Body,
-    clock::Clock,
     endpoint::{Call, Route},
-    random::Random,
     server::{Parts, Server},
     shutdown::Shutdown,
 };

@@ -3,12 +3,14 @@
 use std::{any::Any, fmt, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use config::Api;
 use error::{Error, Result};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use storage::Random;
 use tracing::Instrument as _;
 
-use crate::{Body, Random, Route, Server, endpoint::Api, parse::Arguments};
+use crate::{Body, Route, Server, parse::Arguments};
 
 /// The header that names a request in the log, here and at a proxy in front of us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -107,7 +109,7 @@ impl Router {
         let place: Vec<&Entry> = found
             .value
             .iter()
-            .filter(|entry| apis.contains(&entry.route.api) || entry.route.api == Api::Health)
+            .filter(|entry| apis.contains(&entry.route.api))
             .collect();
         if place.is_empty() {
             return Err(unknown());

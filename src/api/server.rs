@@ -2,11 +2,12 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use ruma::OwnedServerName;
+use config::Config;
+use storage::{Clock, Random, Storage};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Clock, Random, Shutdown,
+    Shutdown,
     router::{Conflict, Router},
 };
 
@@ -18,8 +19,10 @@ pub struct Server(Arc<Inner>);
 /// What a server is put together from.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// What comes after the colon in the names of users here.
-    pub server_name: OwnedServerName,
+    /// What the operator has set.
+    pub config: Config,
+    /// Where everything is stored.
+    pub storage: Storage,
     /// The time.
     pub clock: Clock,
     /// Randomness.

@@ -4,24 +4,30 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use config::{Api, Config};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use ruma::server_name;
 use serde_json::Value;
+use storage::{Clock, Random, Storage};
 
-use crate::{Body, Clock, Parts, Random, Server, endpoint::Api};
+use crate::{Body, Parts, Server};
 
 /// Everything that a listener can offer.
-pub(crate) const ALL: &[Api] = &[Api::Client, Api::Federation, Api::Media];
+pub(crate) const ALL: &[Api] = Api::ALL;
 
-/// A server on a clock that stands still.
-pub(crate) fn server() -> Server {
-    let parts = Parts {
-        server_name: server_name!("localhost").to_owned(),
+/// What a server is made of here: a clock that stands still, storage in memory.
+pub(crate) fn parts(config: Config) -> Parts {
+    Parts {
+        config,
+        storage: Storage::model(),
         clock: Clock::standing_at(1_700_000_000_000),
         random: Random::seeded(1),
-    };
-    Server::new(parts).unwrap()
+    }
+}
+
+/// A server with default settings.
+pub(crate) fn server() -> Server {
+    Server::new(parts(Config::default())).unwrap()
 }
 
 /// A request with a body of JSON or of whatever else.
@@ -111,23 +117,22 @@ async fn unknown_paths_and_methods_are_unrecognized() {
 }
 
 #[tokio::test]
-async fn a_listener_answers_only_what_it_offers_and_always_whether_it_lives() {
+async fn a_listener_answers_only_what_it_offers() {
     let server = server();
     let versions = || request(Method::GET, "/_matrix/client/versions", "");
-    refused(
-        &server.answer(&[Api::Federation], versions()).await,
-        404,
-        "M_UNRECOGNIZED",
-    );
-    assert_eq!(
-        server.answer(&[Api::Client], versions()).await.status(),
-        200
-    );
-    let health = request(Method::GET, "/_chapar/health", "");
-    assert_eq!(server.answer(&[], health).await.status(), 200);
+    let refusal = server.answer(&[Api::Federation], versions()).await;
+    refused(&refusal, 404, "M_UNRECOGNIZED");
+    let answer = server.answer(&[Api::Client], versions()).await;
+    assert_eq!(answer.status(), 200);
+    let health = || request(Method::GET, "/health", "");
+    let statuses = [
+        server.answer(&[Api::Client], health()).await.status(),
+        server.answer(&[Api::Health], health()).await.status(),
+    ];
+    assert_eq!(statuses.map(|status| status.as_u16()), [404, 200]);
     server.shutdown.begin();
-    let health = request(Method::GET, "/_chapar/health", "");
-    assert_eq!(server.answer(&[], health).await.status(), 503);
+    let answer = server.answer(&[Api::Health], health()).await;
+    assert_eq!(answer.status(), 503);
 }
 
 #[tokio::test]

@@ -1,0 +1,184 @@
+//! One connection: TLS, HTTP/1.1 or HTTP/2, and how long each step may take.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use config::Api;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, timeout},
+};
+
+use super::{socket::Stream, tls::Certificate};
+use crate::Server;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// How long the first bytes may take, of which HTTP/1.1 and HTTP/2 are told apart.
+const FIRST_BYTES: Duration = Duration::from_secs(30);
+
+/// How many bytes these are: the preface of HTTP/2.
+const PREFACE: usize = 24;
+
+/// How long the headers of a request may take, and how long an HTTP/1.1 connection may lie idle. A
+/// little longer than common proxies keep theirs, so that it is them who close it and they do not
+/// send into a connection that we are closing.
+const HEADERS: Duration = Duration::from_secs(75);
+
+/// How often a quiet HTTP/2 connection is asked whether it lives, and how long it may take to say so.
+const PING: (Duration, Duration) = (Duration::from_secs(45), Duration::from_secs(20));
+
+/// How many requests one HTTP/2 connection may have open.
+const STREAMS: u32 = 200;
+
+/// The most bytes of the headers of a request.
+const HEADER_BYTES: usize = 64 << 10;
+
+/// Answers the requests of a connection until it ends. When the shutdown begins it ends after the
+/// requests that are open.
+pub(super) async fn serve(
+    stream: Stream,
+    certificate: Option<&Certificate>,
+    apis: &[Api],
+    server: &Server,
+) {
+    match certificate {
+        None => speak(stream, apis, server).await,
+        Some(certificate) => {
+            match timeout(HANDSHAKE, certificate.acceptor().accept(stream)).await {
+                Ok(Ok(stream)) => speak(stream, apis, server).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+async fn speak<S>(stream: S, apis: &[Api], server: &Server)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(HEADER_BYTES)
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    let apis: std::sync::Arc<[Api]> = apis.into();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (server, apis) = (server.clone(), apis.clone());
+        async move {
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            let response = server.answer(&apis, request).await;
+            Ok::<_, Infallible>(response.map(Full::new))
+        }
+    });
+    let io = TokioIo::new(FirstBytes::of(stream));
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = server.shutdown.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// A stream that fails when its first bytes do not come in time. hyper has time-outs from the moment on
+/// when it knows the version of HTTP; who never sends enough to tell would hold the connection for ever.
+struct FirstBytes<S> {
+    stream: S,
+    seen: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> FirstBytes<S> {
+    fn of(stream: S) -> Self {
+        Self {
+            stream,
+            seen: 0,
+            deadline: Some(Box::pin(tokio::time::sleep(FIRST_BYTES))),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(deadline) = &mut self.deadline else {
+            return read;
+        };
+        match read {
+            Poll::Pending if deadline.as_mut().poll(context).is_ready() => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+            ready => {
+                self.seen += buffer.filled().len() - before;
+                if self.seen >= PREFACE {
+                    self.deadline = None;
+                }
+                ready
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
