@@ -1,3 +1,5 @@
+//! An event's short name in its room.
+
 use serde::{Deserialize, Serialize};
 
 /// An event's short name in its room on this server.

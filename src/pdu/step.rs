@@ -1,3 +1,5 @@
+//! What an algorithm answers that may lack data.
+
 /// What an algorithm of this crate answers: its result, or the keys of what it lacks.
 ///
 /// The caller loads all of what is asked for in one round trip and calls again; nothing computed from

@@ -1,3 +1,5 @@
+//! Where states differ, read level by level along the paths to what differs.
+
 use std::collections::BTreeSet;
 
 use smallvec::SmallVec;

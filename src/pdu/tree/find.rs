@@ -1,3 +1,5 @@
+//! Looking up keys, in many states at once.
+
 use std::collections::BTreeSet;
 
 use super::{

@@ -1,3 +1,5 @@
+//! A node, its bytes, and the nodes that are loaded.
+
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Entry, NodeHash, Position, StateKeyHash, TreeError};

@@ -1,3 +1,5 @@
+//! New states: from others by changes, or from scratch.
+
 use std::collections::BTreeSet;
 
 use super::{

@@ -1,3 +1,5 @@
+//! Walks over whole states: their entries, and the nodes they are made of.
+
 use std::collections::{BTreeSet, HashSet};
 
 use super::{
