@@ -5,6 +5,7 @@ mod auth;
 mod auth_types;
 mod base64;
 pub mod canonical;
+mod chain;
 mod content;
 mod draft;
 mod error;
@@ -23,6 +24,7 @@ mod version;
 pub use self::{
     auth::{AuthError, check_auth, check_auth_without_state, redaction_applies},
     auth_types::auth_types,
+    chain::{AuthChain, AuthChainError, AuthSetHash},
     content::{history_visibility_of, join_rule_of, membership_of},
     draft::Draft,
     error::{

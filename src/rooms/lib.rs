@@ -1,1 +1,137 @@
-//! The `rooms` crate.
+//! The room: writing and reading its events, state, members, timeline, receipts.
+//!
+//! What changes a room goes through its [`RoomWriter`](writer) as a [`Group`] of drafts, is judged, and
+//! becomes rows of one batch in [`accept`], which does the same for events of other servers. Who cares
+//! about an accepted event reads the room log or the stream; nothing is called.
+
+mod accept;
+mod draft;
+mod event;
+mod format;
+mod room;
+mod send;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage};
+
+use self::writer::RoomWriter;
+pub use self::{
+    draft::{Draft, Group, MoreRows},
+    event::StoredEvent,
+    room::Room,
+    state::StateKey,
+};
+
+/// How many rooms' ids are remembered.
+const KNOWN_ROOMS: usize = 100_000;
+/// How many rooms' writers keep what they know.
+const WARM_WRITERS: usize = 4_096;
+
+/// The rooms of this server; clones share them.
+#[derive(Clone)]
+pub struct Rooms(Arc<Inner>);
+
+/// What the rooms are built on.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where they are kept.
+    pub storage: Storage,
+    /// Our name.
+    pub server_name: OwnedServerName,
+    /// The key with which our events are signed.
+    pub signing_key: Arc<pdu::SigningKey>,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+}
+
+struct Inner {
+    parts: Parts,
+    rooms: Cache<OwnedRoomId, Arc<Room>>,
+    writers: Cache<ShortRoomId, Arc<RoomWriter>>,
+}
+
+impl Rooms {
+    /// The rooms that `parts.storage` holds.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner {
+            parts,
+            rooms: Cache::new(KNOWN_ROOMS),
+            writers: Cache::new(WARM_WRITERS),
+        }))
+    }
+
+    /// Where rooms are kept.
+    pub fn storage(&self) -> &Storage {
+        &self.0.parts.storage
+    }
+
+    /// Our name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.parts.server_name
+    }
+
+    /// The time, in milliseconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.0.parts.clock.now().get().into()
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    /// A view of everything that was acknowledged before this call.
+    pub async fn snapshot(&self) -> error::Result<Snapshot> {
+        self.storage()
+            .snapshot(Position::START)
+            .await
+            .map_err(error::internal)
+    }
+
+    /// The room of that id, if this server knows it.
+    pub async fn find_room(&self, room_id: &RoomId) -> error::Result<Option<Arc<Room>>> {
+        if let Some(room) = self.0.rooms.get(room_id) {
+            return Ok(Some(room));
+        }
+        let Some(room) = Room::find(self, room_id).await? else {
+            return Ok(None);
+        };
+        let room = Arc::new(room);
+        self.0.rooms.insert(room_id.to_owned(), Arc::clone(&room));
+        Ok(Some(room))
+    }
+
+    /// The room of that id.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if this server does not know it: whether a room exists is not told to those
+    /// who are not in it.
+    pub async fn room(&self, room_id: &RoomId) -> error::Result<Arc<Room>> {
+        self.find_room(room_id)
+            .await?
+            .ok_or_else(|| error::forbidden("You are not in this room, or it does not exist"))
+    }
+
+    fn writer(&self, room: &Arc<Room>) -> Arc<RoomWriter> {
+        let new = || Ok::<_, std::convert::Infallible>(Arc::new(RoomWriter::new(Arc::clone(room))));
+        match self.0.writers.get_or_insert_with(&room.short, new) {
+            Ok(writer) => writer,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rooms({})", self.server_name())
+    }
+}

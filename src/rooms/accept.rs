@@ -1,0 +1,233 @@
+//! What an accepted event becomes in storage: the same for events of ours and of others.
+//!
+//! Nothing here reads, waits or fails: everything was looked up before. Nobody is told either; who cares
+//! reads the room log or the stream.
+
+mod local_users;
+mod members;
+mod related;
+
+use pdu::tree::NodeHash;
+use ruma::OwnedEventId;
+use storage::{
+    Batch, Position, Raw, Storage, Topic,
+    schema::{self, EventRef, PlacedEvent, RoomChange, RoomRow, StateChange, StreamRecord},
+};
+
+use crate::{
+    Group,
+    writer::{Entry, Judged, Working, flat_key, write_answer},
+};
+
+/// A commit that changes more entries of the current state than this only says so in the room log.
+const LOGGED_CHANGES_MAX: usize = 100;
+
+/// Puts the rows of an event into the batch, as its `index`th event, and moves the head past it.
+pub(crate) fn accept(
+    storage: &Storage,
+    batch: &mut Batch,
+    working: &mut Working,
+    judged: Judged,
+    index: u16,
+) {
+    let writing = Writing {
+        storage,
+        batch,
+        working,
+        index,
+    };
+    writing.accept(judged);
+}
+
+/// Puts what a group asks for besides its events into the batch.
+pub(crate) fn finish_group(batch: &mut Batch, group: &Group, ids: &[OwnedEventId]) {
+    if let Some(once) = group.once {
+        batch.once(once, write_answer(ids));
+    }
+    if let Some(more) = &group.more {
+        more(batch, ids);
+    }
+}
+
+/// Puts the room's head, its tail and what else is written once a commit into the batch.
+pub(crate) fn finish(storage: &Storage, batch: &mut Batch, working: &mut Working, events: u16) {
+    let short = working.room.short;
+    match &working.head_raw {
+        Some(raw) => batch.expect_equals(&schema::HEAD_BY_ROOM, &short, raw),
+        None => create(storage, batch, working),
+    }
+    batch.put(&schema::HEAD_BY_ROOM, &short, &working.head);
+    batch.put_stamped(&schema::TAIL_BY_ROOM, &short, events.saturating_sub(1), ());
+    let new = working.auth_sets.iter().filter(|(_, (_, stored))| !stored);
+    for (hash, (set, _)) in new {
+        let bytes = Raw(set.to_bytes().into());
+        batch.put(&schema::CHAIN_BY_SET, &(short, *hash), &bytes);
+    }
+    batch.wake(Topic::Room(short));
+    batch.wake(Topic::Stream);
+}
+
+/// The rows of a new room.
+fn create(storage: &Storage, batch: &mut Batch, working: &Working) {
+    let short = working.room.short;
+    let create = working.current(&ruma::events::StateEventType::RoomCreate, "");
+    let room_id = create.map_or(&*working.room.room_id, |create| create.pdu.room_id());
+    let name = storage.room_hash(room_id);
+    batch.expect_absent(&schema::HEAD_BY_ROOM, &short);
+    batch.expect_absent(&schema::ROOM_BY_NAME, &name);
+    batch.put(&schema::ROOM_BY_NAME, &name, &short);
+    let row = RoomRow {
+        room_id: room_id.to_string(),
+        version: working.head.version.clone(),
+    };
+    batch.put(&schema::ROOM_BY_SHORT_ID, &short, &row);
+}
+
+/// The rows of one event on their way into a batch.
+struct Writing<'a> {
+    storage: &'a Storage,
+    batch: &'a mut Batch,
+    working: &'a mut Working,
+    index: u16,
+}
+
+impl Writing<'_> {
+    fn accept(mut self, judged: Judged) {
+        let counted = self.count(&judged);
+        self.event(&judged);
+        self.place(&judged, counted);
+        self.nodes(&judged.nodes);
+        self.log(&judged);
+        for entry in &judged.change.entries {
+            self.state_entry(entry);
+        }
+        self.related(&judged, counted);
+        let working = self.working;
+        working.head.extremities = judged.extremities;
+        working.head.root = judged.change.root;
+        working.head.next_number = judged
+            .event
+            .number
+            .next()
+            .map_or(working.head.next_number, |next| {
+                next.max(working.head.next_number)
+            });
+        for entry in judged.change.entries {
+            working.state.insert(entry.key, entry.after);
+        }
+        working
+            .events
+            .insert(judged.event.pdu.event_id().to_owned(), Some(judged.event));
+    }
+
+    fn short(&self) -> storage::ShortRoomId {
+        self.working.room.short
+    }
+
+    fn event(&mut self, judged: &Judged) {
+        let (short, event) = (self.short(), &judged.event);
+        let key = (short, event.number);
+        self.batch.put(&schema::EVENT_BY_NUMBER, &key, &event.row());
+        let name = self.storage.event_hash(&event.header.event_id);
+        let reference = EventRef {
+            room: short,
+            number: Some(event.number),
+        };
+        self.batch.put(&schema::NUMBER_BY_EVENT, &name, &reference);
+        self.batch.put(&schema::ROOTS_BY_EVENT, &key, &judged.roots);
+        if let Some(verdict) = &judged.verdict {
+            self.batch.put(&schema::VERDICT_BY_EVENT, &key, verdict);
+        }
+    }
+
+    fn place(&mut self, judged: &Judged, counted: bool) {
+        let Some(place) = judged.event.header.place else {
+            return;
+        };
+        let thread = self.thread(judged);
+        let head = &mut self.working.head;
+        head.next_slot = head.next_slot.max(place.slot.saturating_add(1));
+        if counted {
+            head.totals.notify += 1;
+            head.totals.threaded += u64::from(thread.is_some());
+        }
+        let placed = PlacedEvent {
+            number: judged.event.number,
+            totals: head.totals,
+            state: judged.event.header.state_key.is_some(),
+            thread,
+        };
+        let key = (self.short(), place);
+        self.batch.put(&schema::EVENT_BY_PLACE, &key, &placed);
+    }
+
+    fn nodes(&mut self, nodes: &[(NodeHash, Vec<u8>)]) {
+        for (hash, bytes) in nodes {
+            let key = (self.short(), hash.0);
+            self.batch
+                .put(&schema::NODE_BY_HASH, &key, &Raw(bytes.clone().into()));
+        }
+    }
+
+    fn log(&mut self, judged: &Judged) {
+        let entries = &judged.change.entries;
+        let state = (entries.len() <= LOGGED_CHANGES_MAX).then(|| {
+            let change = |entry: &Entry| StateChange {
+                event_type: entry.key.0.to_string(),
+                state_key: entry.key.1.clone(),
+                before: entry.before.as_ref().map(|event| event.number),
+                after: entry.after.as_ref().map(|event| event.number),
+            };
+            entries.iter().map(change).collect()
+        });
+        let change = RoomChange {
+            number: Some(judged.event.number),
+            place: judged.event.header.place,
+            historic: false,
+            root: judged.change.root,
+            state,
+        };
+        let position = Position::pending(self.index);
+        self.batch.put(
+            &schema::CHANGE_BY_ROOM_POSITION,
+            &(self.short(), position),
+            &change,
+        );
+        let record = StreamRecord {
+            room: self.short(),
+            number: judged.event.number,
+            place: judged.event.header.place,
+            historic: false,
+            local: judged.local,
+            servers: self.servers_to_tell(judged),
+        };
+        self.batch
+            .put(&schema::STREAM_BY_POSITION, &position, &record);
+    }
+
+    /// One changed entry of the current state, in the flat tables.
+    fn state_entry(&mut self, entry: &Entry) {
+        let generation = self.working.head.generation;
+        let (event_type, state_key) = &entry.key;
+        let event_type_text = event_type.to_string();
+        let key = flat_key(
+            self.storage,
+            self.short(),
+            generation,
+            &event_type_text,
+            state_key,
+        );
+        match &entry.after {
+            Some(event) => self.batch.put(&schema::STATE_BY_ROOM, &key, &event.number),
+            None => self.batch.delete(&schema::STATE_BY_ROOM, &key),
+        }
+        match event_type {
+            ruma::events::StateEventType::RoomMember => self.member(entry),
+            ruma::events::StateEventType::RoomHistoryVisibility if state_key.is_empty() => {
+                let pdu = entry.after.as_ref().map(|event| event.pdu.as_ref());
+                self.working.head.visibility = crate::writer::visibility_of(pdu);
+            }
+            _ => {}
+        }
+    }
+}

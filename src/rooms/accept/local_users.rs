@@ -1,0 +1,79 @@
+//! What a room's event changes for people of this server: their list of rooms, their unread counts.
+
+use ruma::{UserId, events::StateEventType};
+use storage::{
+    NameHash, Position, Topic,
+    schema::{self, Membership, ReadRow, UserChange, UserRoomRow},
+};
+
+use super::Writing;
+use crate::{StoredEvent, format::stripped, writer::STRIPPED_STATE};
+
+impl Writing<'_> {
+    /// A changed membership of a person of ours.
+    pub(super) fn local_member(
+        &mut self,
+        user: &UserId,
+        event: &StoredEvent,
+        old: Option<Membership>,
+        new: Option<Membership>,
+    ) {
+        let Some(local) = self.working.users.get(user).copied().flatten() else {
+            return;
+        };
+        let Some(membership) = new else { return };
+        let short = self.short();
+        let stripped_state = match membership {
+            Membership::Invite | Membership::Knock => self.stripped_state(event),
+            _ => Vec::new(),
+        };
+        let row = UserRoomRow {
+            membership,
+            number: Some(event.number),
+            sender: event.header.sender.clone(),
+            place: event.header.place,
+            stripped_state,
+            forgotten: false,
+        };
+        let key = (local.short, short);
+        self.batch
+            .put_stamped(&schema::ROOM_BY_USER, &key, self.index, row);
+        if membership == Membership::Join && old != Some(Membership::Join) {
+            let read = ReadRow {
+                place: event.header.place.unwrap_or_default(),
+                totals: self.working.head.totals,
+                own: local.own_total,
+            };
+            let key = (local.short, short, NameHash::NONE);
+            self.batch.put(&schema::READ_BY_USER_ROOM, &key, &read);
+        }
+        let change_key = (local.short, Position::pending(self.index));
+        self.batch.put(
+            &schema::CHANGE_BY_USER_POSITION,
+            &change_key,
+            &UserChange::Room(short),
+        );
+        self.batch
+            .put_stamped(&schema::TAIL_BY_USER, &local.short, self.index, ());
+        self.batch.wake(Topic::User(local.short));
+    }
+
+    /// What somebody who is invited or knocks sees of the room, their own member event last.
+    fn stripped_state(&self, event: &StoredEvent) -> Vec<String> {
+        let mut seen: Vec<_> = STRIPPED_STATE
+            .iter()
+            .filter_map(|event_type| self.working.current(event_type, ""))
+            .map(|event| stripped(event))
+            .collect();
+        let sender = self
+            .working
+            .current(&StateEventType::RoomMember, &event.header.sender);
+        seen.extend(
+            sender
+                .filter(|sender| sender.number != event.number)
+                .map(|sender| stripped(sender)),
+        );
+        seen.push(stripped(event));
+        seen
+    }
+}

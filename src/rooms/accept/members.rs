@@ -1,0 +1,95 @@
+//! Members: the flat tables of a room, and how many there are.
+
+use ruma::{OwnedServerName, UserId};
+use storage::schema::{self, MemberRow, Membership};
+
+use super::Writing;
+use crate::writer::{Entry, Judged};
+
+impl Writing<'_> {
+    /// A changed member of the current state.
+    pub(super) fn member(&mut self, entry: &Entry) {
+        let Ok(user) = UserId::parse(&entry.key.1) else {
+            return;
+        };
+        let before = entry.before.as_ref().map(|event| event.member());
+        let after = entry.after.as_ref().map(|event| event.member());
+        let old = before.as_ref().and_then(|member| member.membership);
+        let new = after.as_ref().and_then(|member| member.membership);
+        let (short, generation) = (self.short(), self.working.head.generation);
+        let user_hash = self.storage.user_hash(&user);
+        let key = |membership: Membership| (short, generation, membership as u8, user_hash);
+        if let Some(old) = old
+            && Some(old) != new
+        {
+            self.batch.delete(&schema::MEMBER_BY_ROOM, &key(old));
+        }
+        if let (Some(membership), Some(event), Some(content)) = (new, &entry.after, after) {
+            let row = MemberRow {
+                number: event.number,
+                user_id: user.to_string(),
+                displayname: content.displayname,
+                avatar_url: content.avatar_url,
+            };
+            self.batch
+                .put(&schema::MEMBER_BY_ROOM, &key(membership), &row);
+            let server = self.storage.server_hash(user.server_name());
+            let server_key = (short, generation, server, user_hash);
+            self.batch
+                .put(&schema::MEMBER_BY_SERVER, &server_key, &event.number);
+        }
+        self.count_members(user.server_name().to_owned(), old, new);
+        if let Some(event) = &entry.after {
+            self.local_member(&user, event, old, new);
+        }
+    }
+
+    fn count_members(
+        &mut self,
+        server: OwnedServerName,
+        old: Option<Membership>,
+        new: Option<Membership>,
+    ) {
+        let change =
+            |membership| i64::from(new == Some(membership)) - i64::from(old == Some(membership));
+        let (joined, invited) = (change(Membership::Join), change(Membership::Invite));
+        let head = &mut self.working.head;
+        head.joined = head.joined.saturating_add_signed(joined);
+        head.invited = head.invited.saturating_add_signed(invited);
+        if joined == 0 {
+            return;
+        }
+        let key = (
+            self.working.room.short,
+            head.generation,
+            self.storage.server_hash(&server),
+        );
+        let name = server.to_string();
+        let row = self
+            .working
+            .servers
+            .entry(server)
+            .or_insert_with(|| schema::ServerRow { name, joined: 0 });
+        row.joined = row.joined.saturating_add_signed(joined);
+        if row.joined == 0 {
+            self.batch.delete(&schema::SERVER_BY_ROOM, &key);
+        } else {
+            self.batch.put(&schema::SERVER_BY_ROOM, &key, row);
+        }
+    }
+
+    /// The servers that must hear of an event though none of their people may be joined after it: that
+    /// of the person whom it concerns.
+    pub(super) fn servers_to_tell(&self, judged: &Judged) -> Vec<String> {
+        let own = &self.working.server_name;
+        judged
+            .change
+            .entries
+            .iter()
+            .filter(|entry| entry.key.0 == ruma::events::StateEventType::RoomMember)
+            .filter_map(|entry| UserId::parse(&entry.key.1).ok())
+            .filter(|user| user.server_name() != own)
+            .map(|user| user.server_name().to_string())
+            .collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! What an event does to others: relations, threads, redactions, totals, mentions.
+
+use std::sync::Arc;
+
+use pdu::{EventNumber, Pdu, PowerLevels};
+use ruma::{
+    OwnedUserId,
+    events::{StateEventType, TimelineEventType},
+};
+use storage::{
+    ShortUserId,
+    schema::{self, MentionRow, Place, RedactionRow, RelationRow},
+};
+
+use super::Writing;
+use crate::{
+    StoredEvent,
+    event::{Mentions, Relation},
+    writer::Judged,
+};
+
+/// Stands for everybody in the room, in the table of mentions.
+pub(crate) const EVERYBODY: ShortUserId = ShortUserId([0; 8]);
+
+impl Writing<'_> {
+    /// Whether the event is one that the default push rules count; if so it counts for its sender.
+    pub(super) fn count(&mut self, judged: &Judged) -> bool {
+        let header = &judged.event.header;
+        let counted = header.place.is_some()
+            && judged
+                .mentions
+                .counts(&header.event_type, header.state_key.is_some());
+        if counted {
+            let short = self.short();
+            if let Some(Some(user)) = self.working.users.get_mut(judged.event.pdu.sender()) {
+                user.own_total += 1;
+                self.batch
+                    .add(&schema::OWN_TOTAL_BY_USER_ROOM, &(user.short, short), 1);
+            }
+        }
+        counted
+    }
+
+    /// The root of the thread that the event belongs to.
+    pub(super) fn thread(&self, judged: &Judged) -> Option<EventNumber> {
+        let relation = judged.mentions.relation.as_ref()?;
+        (relation.rel_type == "m.thread").then(|| {
+            self.working
+                .events
+                .get(&relation.parent)?
+                .as_ref()
+                .map(|root| root.number)
+        })?
+    }
+
+    pub(super) fn related(&mut self, judged: &Judged, counted: bool) {
+        let Some(place) = judged.event.header.place else {
+            return;
+        };
+        let thread = self.thread(judged);
+        if let Some(relation) = &judged.mentions.relation {
+            self.relation(&judged.event, relation, place);
+        }
+        if let Some(root) = thread {
+            let row = self.working.threads.entry(root).or_default();
+            row.count += 1;
+            row.notify += u64::from(counted);
+            row.latest = judged.event.number;
+            row.latest_place = place;
+            let row = row.clone();
+            let key = (self.short(), root);
+            self.batch.put(&schema::THREAD_BY_ROOT, &key, &row);
+        }
+        self.mentions(judged, place, thread, counted);
+        if judged.event.header.redacts.is_some()
+            && *judged.event.pdu.event_type() == TimelineEventType::RoomRedaction
+        {
+            self.redaction(judged);
+        }
+    }
+
+    fn relation(&mut self, event: &StoredEvent, relation: &Relation, place: Place) {
+        let row = RelationRow {
+            number: event.number,
+            rel_type: relation.rel_type.clone(),
+            event_type: event.header.event_type.clone(),
+            sender: event.header.sender.clone(),
+            key: relation.key.clone(),
+        };
+        let key = (
+            self.short(),
+            self.storage.event_hash(&relation.parent),
+            place,
+        );
+        self.batch.put(&schema::RELATION_BY_PARENT, &key, &row);
+    }
+
+    /// `.m.rule.is_user_mention`, `.m.rule.is_room_mention`, `.m.rule.tombstone`.
+    fn mentions(
+        &mut self,
+        judged: &Judged,
+        place: Place,
+        thread: Option<EventNumber>,
+        counted: bool,
+    ) {
+        // An edit notifies nobody (`.m.rule.suppress_edits`).
+        let relation = judged.mentions.relation.as_ref();
+        if relation.is_some_and(|relation| relation.rel_type == "m.replace") {
+            return;
+        }
+        let header = &judged.event.header;
+        let row = MentionRow {
+            number: judged.event.number,
+            highlight: true,
+            notify: !counted,
+            thread,
+        };
+        let tombstone = header.event_type == "m.room.tombstone" && header.state_key.is_some();
+        if tombstone || (judged.mentions.room && self.may_notify_room(&judged.event.pdu)) {
+            let key = (EVERYBODY, self.short(), place);
+            self.batch.put(&schema::MENTION_BY_USER_ROOM, &key, &row);
+        }
+        let mentioned: Vec<&OwnedUserId> = judged
+            .mentions
+            .users
+            .iter()
+            .filter(|user| **user != judged.event.pdu.sender())
+            .collect();
+        for user in mentioned {
+            if let Some(Some(local)) = self.working.users.get(user) {
+                let key = (local.short, self.short(), place);
+                self.batch.put(&schema::MENTION_BY_USER_ROOM, &key, &row);
+            }
+        }
+    }
+
+    fn may_notify_room(&self, pdu: &Pdu) -> bool {
+        let Some(create) = self.working.current(&StateEventType::RoomCreate, "") else {
+            return false;
+        };
+        let levels = self.working.current(&StateEventType::RoomPowerLevels, "");
+        let rules = self.working.room.rules;
+        let power = PowerLevels::new(rules, &create.pdu, levels.map(|event| event.pdu.as_ref()));
+        match (power.user(pdu.sender()), power.to_notify("room")) {
+            (Ok(level), Ok(needed)) => level >= needed.into(),
+            _ => false,
+        }
+    }
+
+    /// Prunes the target of a redaction, if it is here and the redaction may.
+    fn redaction(&mut self, judged: &Judged) {
+        let Some(target_id) = judged.event.pdu.redacts().map(ToOwned::to_owned) else {
+            return;
+        };
+        let target = self.working.events.get(&target_id).cloned().flatten();
+        let applied = target.is_some_and(|target| self.prune(judged, &target));
+        let target_hash = self.storage.event_hash(&target_id);
+        let key = (self.short(), target_hash, judged.event.number);
+        self.batch.put(
+            &schema::REDACTION_BY_TARGET,
+            &key,
+            &RedactionRow { applied },
+        );
+    }
+
+    fn prune(&mut self, judged: &Judged, target: &Arc<StoredEvent>) -> bool {
+        let rules = self.working.room.rules;
+        let Some(create) = self.working.current(&StateEventType::RoomCreate, "") else {
+            return false;
+        };
+        let levels = self.working.current(&StateEventType::RoomPowerLevels, "");
+        let power = PowerLevels::new(rules, &create.pdu, levels.map(|event| event.pdu.as_ref()));
+        if !pdu::redaction_applies(&judged.event.pdu, &target.pdu, rules, &power).unwrap_or(false)
+            || target.number == create.number
+        {
+            return false;
+        }
+        let Ok(pruned) = target.pdu.redacted(rules) else {
+            return false;
+        };
+        let old = Mentions::of(&target.pdu);
+        let mut header = target.header.clone();
+        header.content = pruned.content_span();
+        header.redacts = pruned.redacts().map(ToString::to_string);
+        header.redacted_because = Some(judged.event.number);
+        let pruned = Arc::new(StoredEvent {
+            number: target.number,
+            header,
+            pdu: Arc::new(pruned),
+        });
+        let short = self.short();
+        self.batch.put(
+            &schema::EVENT_BY_NUMBER,
+            &(short, target.number),
+            &pruned.row(),
+        );
+        if let (Some(relation), Some(place)) = (old.relation, target.header.place) {
+            let parent = self.storage.event_hash(&relation.parent);
+            self.batch
+                .delete(&schema::RELATION_BY_PARENT, &(short, parent, place));
+        }
+        for current in self.working.state.values_mut().flatten() {
+            if current.number == pruned.number {
+                *current = Arc::clone(&pruned);
+            }
+        }
+        self.working
+            .events
+            .insert(pruned.pdu.event_id().to_owned(), Some(pruned));
+        true
+    }
+}

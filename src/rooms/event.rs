@@ -1,0 +1,169 @@
+use std::sync::Arc;
+
+use pdu::{EventNumber, Pdu, RoomRules};
+use ruma::{EventId, OwnedEventId, OwnedUserId};
+use serde::Deserialize;
+use storage::schema::{EventHeader, EventRow, Membership};
+
+/// An event of a room, in memory.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Its number in the room.
+    pub number: EventNumber,
+    /// What is known of it without parsing.
+    pub header: EventHeader,
+    /// The event.
+    pub pdu: Arc<Pdu>,
+}
+
+impl StoredEvent {
+    /// Makes an event again of its row.
+    pub(crate) fn from_row(
+        number: EventNumber,
+        row: EventRow,
+        rules: &RoomRules,
+        rejected: bool,
+    ) -> error::Result<Self> {
+        let event_id = EventId::parse(&row.header.event_id).map_err(error::internal)?;
+        let pdu = Pdu::from_stored(event_id, row.json, rules, rejected).map_err(error::internal)?;
+        Ok(Self {
+            number,
+            header: row.header,
+            pdu: Arc::new(pdu),
+        })
+    }
+
+    /// The row in which it is stored.
+    pub(crate) fn row(&self) -> EventRow {
+        EventRow {
+            header: self.header.clone(),
+            json: self.pdu.json().clone(),
+        }
+    }
+
+    /// For a member event: what it says.
+    pub(crate) fn member(&self) -> MemberContent {
+        MemberContent::of(&self.pdu)
+    }
+}
+
+/// What a member event says, read as leniently as the auth rules do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemberContent {
+    pub(crate) membership: Option<Membership>,
+    pub(crate) displayname: Option<String>,
+    pub(crate) avatar_url: Option<String>,
+}
+
+impl MemberContent {
+    pub(crate) fn of(pdu: &Pdu) -> Self {
+        #[derive(Deserialize)]
+        struct Content {
+            membership: Option<serde_json::Value>,
+            displayname: Option<serde_json::Value>,
+            avatar_url: Option<serde_json::Value>,
+        }
+        let text = |value: Option<serde_json::Value>| match value {
+            Some(serde_json::Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let Ok(content) = serde_json::from_slice::<Content>(pdu.content_bytes()) else {
+            return Self::default();
+        };
+        Self {
+            membership: text(content.membership).as_deref().and_then(membership),
+            displayname: text(content.displayname),
+            avatar_url: text(content.avatar_url),
+        }
+    }
+}
+
+/// The membership of that name.
+pub(crate) fn membership(name: &str) -> Option<Membership> {
+    Some(match name {
+        "join" => Membership::Join,
+        "invite" => Membership::Invite,
+        "knock" => Membership::Knock,
+        "leave" => Membership::Leave,
+        "ban" => Membership::Ban,
+        _ => return None,
+    })
+}
+
+/// What an event's content says about other events and people, as far as we act on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mentions {
+    /// The event it relates to, and how.
+    pub(crate) relation: Option<Relation>,
+    /// The people it mentions (`m.mentions`), at most [`MENTIONS_MAX`].
+    pub(crate) users: Vec<OwnedUserId>,
+    /// It mentions the whole room.
+    pub(crate) room: bool,
+    /// `msgtype`
+    pub(crate) msgtype: Option<String>,
+}
+
+/// How an event relates to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Relation {
+    pub(crate) parent: OwnedEventId,
+    pub(crate) rel_type: String,
+    pub(crate) key: Option<String>,
+}
+
+/// So many people are notified of one event by name; the rest have to read it.
+const MENTIONS_MAX: usize = 100;
+
+impl Mentions {
+    pub(crate) fn of(pdu: &Pdu) -> Self {
+        Self::of_content(pdu.content_bytes())
+    }
+
+    pub(crate) fn of_content(content: &[u8]) -> Self {
+        use serde_json::Value;
+        let Ok(Value::Object(content)) = serde_json::from_slice(content) else {
+            return Self::default();
+        };
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let relation = content.get("m.relates_to").and_then(|relates| {
+            Some(Relation {
+                parent: EventId::parse(relates.get("event_id")?.as_str()?).ok()?,
+                rel_type: text(relates.get("rel_type"))?,
+                key: text(relates.get("key")),
+            })
+        });
+        let mentions = content.get("m.mentions");
+        let users = mentions
+            .and_then(|mentions| mentions.get("user_ids")?.as_array())
+            .into_iter()
+            .flatten()
+            .filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok())
+            .take(MENTIONS_MAX)
+            .collect();
+        let room = mentions
+            .and_then(|mentions| mentions.get("room")?.as_bool())
+            .unwrap_or(false);
+        Self {
+            relation,
+            users,
+            room,
+            msgtype: text(content.get("msgtype")),
+        }
+    }
+
+    /// Whether the default push rules (`.m.rule.message`, `.m.rule.encrypted`, `.m.rule.call`, their
+    /// one-to-one forms) count it as a notification for everyone but its sender.
+    pub(crate) fn counts(&self, event_type: &str, is_state: bool) -> bool {
+        let edit = self
+            .relation
+            .as_ref()
+            .is_some_and(|relation| relation.rel_type == "m.replace");
+        let notice = self.msgtype.as_deref() == Some("m.notice");
+        match event_type {
+            "m.room.message" => !is_state && !edit && !notice,
+            "m.room.encrypted" => !is_state && !edit,
+            "m.call.invite" => !is_state,
+            _ => false,
+        }
+    }
+}

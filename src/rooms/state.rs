@@ -1,0 +1,101 @@
+//! Room state: from the trees, at any root.
+
+use std::collections::HashMap;
+
+use pdu::{
+    EventNumber, Step,
+    tree::{self, NodeHash, Nodes, StateKeyHash, TreeError},
+};
+use ruma::events::StateEventType;
+use storage::{Snapshot, schema};
+
+use crate::Room;
+
+/// A key of a room's state: event type and state key.
+pub type StateKey = (StateEventType, String);
+
+impl Room {
+    /// The hash under which this room's trees hold a state key.
+    pub(crate) fn tree_key(&self, event_type: &StateEventType, state_key: &str) -> StateKeyHash {
+        StateKeyHash::new(&self.tree_key, &event_type.to_string(), state_key)
+    }
+
+    /// Loads nodes of this room's trees.
+    pub(crate) async fn load_nodes(
+        &self,
+        snapshot: &Snapshot,
+        wanted: &[NodeHash],
+        nodes: &mut Nodes,
+    ) -> error::Result<()> {
+        let keys: Vec<_> = wanted.iter().map(|hash| (self.short, hash.0)).collect();
+        let rows = snapshot
+            .multi_get(&schema::NODE_BY_HASH, &keys)
+            .await
+            .map_err(error::internal)?;
+        for (hash, row) in wanted.iter().zip(rows) {
+            let row = row.ok_or_else(|| {
+                error::internal(format!(
+                    "the state node {hash:?} of {} is missing",
+                    self.room_id
+                ))
+            })?;
+            nodes.insert(*hash, &row.value.0).map_err(error::internal)?;
+        }
+        Ok(())
+    }
+
+    /// Runs an algorithm on this room's trees, loading what it asks for, until it is done.
+    pub(crate) async fn on_tree<T>(
+        &self,
+        snapshot: &Snapshot,
+        nodes: &mut Nodes,
+        mut algorithm: impl FnMut(&Nodes) -> Result<Step<T, NodeHash>, TreeError>,
+    ) -> error::Result<T> {
+        loop {
+            match algorithm(nodes).map_err(error::internal)? {
+                Step::Done(result) => return Ok(result),
+                Step::Need(wanted) => self.load_nodes(snapshot, &wanted, nodes).await?,
+            }
+        }
+    }
+
+    /// What stands under some keys in the states of some roots: every key in every root.
+    pub(crate) async fn find_state(
+        &self,
+        snapshot: &Snapshot,
+        roots: &[[u8; 16]],
+        keys: &[StateKey],
+    ) -> error::Result<HashMap<([u8; 16], StateKey), EventNumber>> {
+        let hashes: Vec<_> = keys.iter().map(|(t, k)| self.tree_key(t, k)).collect();
+        let wanted: Vec<_> = roots
+            .iter()
+            .flat_map(|root| hashes.iter().map(|hash| (NodeHash(*root), *hash)))
+            .collect();
+        let mut nodes = Nodes::new();
+        let found = self
+            .on_tree(snapshot, &mut nodes, |nodes| tree::find(&wanted, nodes))
+            .await?;
+        let asked = roots
+            .iter()
+            .flat_map(|root| keys.iter().map(|key| (*root, key.clone())));
+        Ok(asked
+            .zip(found)
+            .filter_map(|(asked, number)| Some((asked, number?)))
+            .collect())
+    }
+
+    /// Everything that a root's state holds: the numbers of its events.
+    pub(crate) async fn whole_state(
+        &self,
+        snapshot: &Snapshot,
+        root: [u8; 16],
+    ) -> error::Result<Vec<EventNumber>> {
+        let mut nodes = Nodes::new();
+        let entries = self
+            .on_tree(snapshot, &mut nodes, |nodes| {
+                tree::entries(NodeHash(root), nodes)
+            })
+            .await?;
+        Ok(entries.into_iter().map(|(_, number)| number).collect())
+    }
+}

@@ -1,0 +1,262 @@
+//! The one way in which a room changes: a queue of what is to be written, drained into batches.
+//!
+//! All that waits is judged in order and written in one commit, so that a busy room's messages share
+//! one sync of the log. The commit's precondition is the room's head: a second writer of the same room
+//! (another process, or one made anew) costs a retry, never a wrong state.
+
+mod judge;
+mod load;
+mod needs;
+mod working;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use ruma::OwnedEventId;
+use storage::{Batch, CommitError};
+use tokio::sync::oneshot;
+
+pub(crate) use self::{
+    judge::{Entry, Judged, visibility_of},
+    load::{flat_key, write_answer},
+    needs::STRIPPED_STATE,
+    working::Working,
+};
+use crate::{Group, Room, Rooms, accept};
+
+/// Events in one commit at most.
+const EVENTS_MAX: usize = 1_000;
+/// Content of one commit at most, in bytes: what a batch may have, less what we add to it.
+const CONTENT_MAX: usize = 400_000;
+/// Tries to commit before giving up.
+const TRIES_MAX: usize = 20;
+
+type Answer = error::Result<Vec<OwnedEventId>>;
+
+/// The writer of one room.
+#[derive(Debug)]
+pub(crate) struct RoomWriter {
+    room: Arc<Room>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    draining: bool,
+    /// What the last commit left behind: good for the next one if the head is still the same.
+    warm: Option<Box<Working>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    group: Group,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl RoomWriter {
+    pub(crate) fn new(room: Arc<Room>) -> Self {
+        Self {
+            room,
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Sends a group: the ids of its events once they are stored. Goes on when the caller does not.
+    pub(crate) async fn submit(self: &Arc<Self>, rooms: &Rooms, group: Group) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let start = {
+            let mut queue = self.queue.lock();
+            queue.waiting.push_back(Waiting { group, answer });
+            !std::mem::replace(&mut queue.draining, true)
+        };
+        if start {
+            let (writer, rooms) = (Arc::clone(self), rooms.clone());
+            tokio::spawn(async move { writer.drain(&rooms).await });
+        }
+        answered
+            .await
+            .map_err(|_| error::internal("the room's writer was stopped"))?
+    }
+
+    async fn drain(&self, rooms: &Rooms) {
+        loop {
+            let (mut waiting, mut warm) = {
+                let mut queue = self.queue.lock();
+                let waiting = queue.take();
+                if waiting.is_empty() {
+                    queue.draining = false;
+                    return;
+                }
+                (waiting, queue.warm.take())
+            };
+            self.write(rooms, &mut waiting, &mut warm).await;
+            self.queue.lock().warm = warm;
+        }
+    }
+
+    /// Judges, commits and answers what was taken from the queue.
+    async fn write(
+        &self,
+        rooms: &Rooms,
+        waiting: &mut Vec<Waiting>,
+        warm: &mut Option<Box<Working>>,
+    ) {
+        let mut sent = Vec::new();
+        for _ in 0..TRIES_MAX {
+            waiting.retain(|one| !one.answer.is_closed());
+            if waiting.is_empty() {
+                return;
+            }
+            match self.attempt(rooms, waiting, warm, &mut sent).await {
+                Ok(Attempt::Done) => return,
+                // With few at a time the one that cannot be stored does not take others with it.
+                Ok(Attempt::Split) => {
+                    let mut rest = waiting.split_off(1);
+                    Box::pin(self.write(rooms, waiting, warm)).await;
+                    Box::pin(self.write(rooms, &mut rest, warm)).await;
+                    return;
+                }
+                Ok(Attempt::Again) => {}
+                Err(error) => {
+                    *warm = None;
+                    let text = error.to_string();
+                    let mut error = Some(error);
+                    for one in waiting.drain(..) {
+                        let error = error
+                            .take()
+                            .unwrap_or_else(|| error::internal(text.clone()));
+                        let _ = one.answer.send(Err(error));
+                    }
+                    return;
+                }
+            }
+        }
+        for one in waiting.drain(..) {
+            let _ = one.answer.send(Err(error::internal(
+                "the room changes too fast to be written",
+            )));
+        }
+    }
+
+    /// One try. `sent` holds the ids of the events of the try before, if its outcome is not known.
+    async fn attempt(
+        &self,
+        rooms: &Rooms,
+        waiting: &mut Vec<Waiting>,
+        warm: &mut Option<Box<Working>>,
+        sent: &mut Vec<Vec<OwnedEventId>>,
+    ) -> error::Result<Attempt> {
+        if !sent.is_empty() && load::are_stored(rooms, sent.concat()).await? {
+            let known = std::mem::take(sent);
+            // Those without events were answered when they were judged.
+            waiting.drain(..).zip(known).for_each(|(one, ids)| {
+                let _ = one.answer.send(Ok(ids));
+            });
+            return Ok(Attempt::Done);
+        }
+        sent.clear();
+
+        let groups: Vec<_> = waiting.iter().map(|one| &one.group).collect();
+        let mut working = load::working(rooms, &self.room, &groups, warm.take()).await?;
+        let mut batch = Batch::new();
+        let mut index = 0;
+        let mut keep = Vec::new();
+        for one in waiting.drain(..) {
+            match working.judge_group(rooms, &one.group).await {
+                Ok(judged) if judged.is_empty() => {
+                    let _ = one.answer.send(Ok(working.answers(&one.group)));
+                }
+                Ok(judged) => {
+                    let mut ids = Vec::new();
+                    for outcome in judged {
+                        if let Some(judged) = outcome.new {
+                            accept::accept(
+                                rooms.storage(),
+                                &mut batch,
+                                &mut working,
+                                judged,
+                                index,
+                            );
+                            index += 1;
+                        }
+                        ids.push(outcome.event_id);
+                    }
+                    accept::finish_group(&mut batch, &one.group, &ids);
+                    working.remember(&one.group, &ids);
+                    sent.push(ids);
+                    keep.push(one);
+                }
+                Err(error) => {
+                    let _ = one.answer.send(Err(error));
+                }
+            }
+        }
+        *waiting = keep;
+        if waiting.is_empty() {
+            *warm = Some(working);
+            return Ok(Attempt::Done);
+        }
+        if index > 0 {
+            accept::finish(rooms.storage(), &mut batch, &mut working, index);
+        }
+        match rooms.storage().commit(batch).await {
+            Ok(_) => {
+                working.committed();
+                *warm = Some(working);
+                for (one, ids) in waiting.drain(..).zip(std::mem::take(sent)) {
+                    let _ = one.answer.send(Ok(ids));
+                }
+                Ok(Attempt::Done)
+            }
+            Err(CommitError::Unknown) => Ok(Attempt::Again),
+            Err(CommitError::Conflict(_) | CommitError::Done(_) | CommitError::TooOld) => {
+                sent.clear();
+                Ok(if waiting.len() > 1 {
+                    Attempt::Split
+                } else {
+                    Attempt::Again
+                })
+            }
+            Err(CommitError::TooLarge) if waiting.len() > 1 => {
+                sent.clear();
+                Ok(Attempt::Split)
+            }
+            Err(CommitError::TooLarge) => {
+                Err(error::too_large("This is too much to store at once"))
+            }
+            Err(error) => Err(error::internal(error)),
+        }
+    }
+}
+
+enum Attempt {
+    /// Everything was answered.
+    Done,
+    /// Something was in the way: try again.
+    Again,
+    /// One of them may be in the way of the others: try each by itself.
+    Split,
+}
+
+impl Queue {
+    /// What fits into one commit, in the order in which it came.
+    fn take(&mut self) -> Vec<Waiting> {
+        let (mut events, mut content) = (0, 0);
+        let mut taken = Vec::new();
+        while let Some(next) = self.waiting.front() {
+            events += next.group.drafts.len();
+            content += next
+                .group
+                .drafts
+                .iter()
+                .map(|d| d.content.get().len())
+                .sum::<usize>();
+            if !taken.is_empty() && (events > EVENTS_MAX || content > CONTENT_MAX) {
+                break;
+            }
+            taken.extend(self.waiting.pop_front());
+        }
+        taken
+    }
+}

@@ -1,0 +1,493 @@
+use std::{collections::HashMap, sync::Arc};
+
+use pdu::{
+    AuthChain, AuthSetHash, EventNumber, NamedLevel, Pdu, PowerLevels, Step,
+    tree::{self, NodeHash},
+};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt,
+    events::{StateEventType, TimelineEventType, room::history_visibility::HistoryVisibility},
+};
+use smallvec::SmallVec;
+use storage::{
+    NameHash,
+    schema::{EventHeader, EventRoots, Extremity, Head, Place, Verdict, Visibility},
+};
+
+use super::{
+    load,
+    needs::{auth_types, redacts_in_content},
+    working::Working,
+};
+use crate::{Draft, Group, Parts, Room, Rooms, StateKey, StoredEvent, event::Mentions};
+
+/// An event that passed all checks, and everything that follows from it but its rows.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) event: Arc<StoredEvent>,
+    pub(crate) roots: EventRoots,
+    /// None: live and accepted.
+    pub(crate) verdict: Option<Verdict>,
+    /// The new nodes of the state after it, and of the current state.
+    pub(crate) nodes: Vec<(NodeHash, Vec<u8>)>,
+    /// What it changes in the current state.
+    pub(crate) change: CurrentChange,
+    /// The forward extremities after it.
+    pub(crate) extremities: SmallVec<[Extremity; 1]>,
+    pub(crate) mentions: Mentions,
+    /// Made by us.
+    pub(crate) local: bool,
+}
+
+/// What an event changes in the room's current state.
+#[derive(Debug)]
+pub(crate) struct CurrentChange {
+    pub(crate) root: [u8; 16],
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// One changed entry of the current state.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: StateKey,
+    pub(crate) before: Option<Arc<StoredEvent>>,
+    pub(crate) after: Option<Arc<StoredEvent>>,
+}
+
+/// What became of a draft.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) event_id: OwnedEventId,
+    /// None: the draft says what the current state says already.
+    pub(crate) new: Option<Judged>,
+}
+
+/// What judging lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// A node of a state tree.
+    Node(NodeHash),
+    /// A stored auth set.
+    AuthSet(NameHash),
+}
+
+impl Working {
+    /// Judges the drafts of a group one after the other, each on the state that those before it make.
+    /// Empty if the group was sent before.
+    pub(super) async fn judge_group(
+        &mut self,
+        rooms: &Rooms,
+        group: &Group,
+    ) -> error::Result<Vec<Outcome>> {
+        if group
+            .once
+            .is_some_and(|once| self.once.contains_key(&once.name))
+        {
+            return Ok(Vec::new());
+        }
+        loop {
+            match Trial::new(self).judge(rooms.parts(), group)? {
+                Step::Done(outcomes) => return Ok(outcomes),
+                Step::Need(lacks) => load::lacking(rooms, self, &lacks).await?,
+            }
+        }
+    }
+}
+
+/// A room's state while a group is judged: the writer's, and over it what the group has done so far.
+struct Trial<'a> {
+    working: &'a mut Working,
+    head: Head,
+    state: HashMap<StateKey, Arc<StoredEvent>>,
+    room: Arc<Room>,
+    outcomes: Vec<Outcome>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(working: &'a mut Working) -> Self {
+        let (head, room) = (working.head.clone(), Arc::clone(&working.room));
+        Self {
+            working,
+            head,
+            state: HashMap::new(),
+            room,
+            outcomes: Vec::new(),
+        }
+    }
+
+    fn judge(mut self, parts: &Parts, group: &Group) -> error::Result<Step<Vec<Outcome>, Lack>> {
+        for draft in &group.drafts {
+            match self.judge_draft(parts, draft)? {
+                Step::Done(outcome) => self.outcomes.push(outcome),
+                Step::Need(lacks) => return Ok(Step::Need(lacks)),
+            }
+        }
+        Ok(Step::Done(self.outcomes))
+    }
+
+    fn current(&self, event_type: &StateEventType, state_key: &str) -> Option<Arc<StoredEvent>> {
+        let key = (event_type.clone(), state_key.to_owned());
+        self.state
+            .get(&key)
+            .or_else(|| self.working.state.get(&key)?.as_ref())
+            .map(Arc::clone)
+    }
+
+    fn current_pdu(&self, event_type: &StateEventType, state_key: &str) -> Option<Arc<Pdu>> {
+        self.current(event_type, state_key)
+            .map(|event| Arc::clone(&event.pdu))
+    }
+
+    fn judge_draft(&mut self, parts: &Parts, draft: &Draft) -> error::Result<Step<Outcome, Lack>> {
+        let key = draft.state_key.as_ref().map(|state_key| {
+            (
+                StateEventType::from(draft.event_type.to_string()),
+                state_key.clone(),
+            )
+        });
+        let replaced = key.as_ref().and_then(|(t, k)| self.current(t, k));
+        if let Some(replaced) = &replaced
+            && says_the_same(draft, replaced)
+        {
+            let event_id = replaced.pdu.event_id().to_owned();
+            return Ok(Step::Done(Outcome {
+                event_id,
+                new: None,
+            }));
+        }
+        let auth_events = self.auth_events(draft);
+        let pdu = self.sign(parts, draft, &auth_events)?;
+        self.check(&pdu, draft)?;
+
+        let number = self.head.next_number;
+        let Some(next) = number.next() else {
+            return Err(error::forbidden(
+                "This room has had too many events; upgrade it",
+            ));
+        };
+        let chain = match self.auth_set(parts, &auth_events) {
+            Step::Done(hash) => hash,
+            Step::Need(lacks) => return Ok(Step::Need(lacks)),
+        };
+        let before = self.head.root;
+        let (after, nodes) = match &key {
+            None => (before, Vec::new()),
+            Some((event_type, state_key)) => {
+                let change = (self.room.tree_key(event_type, state_key), Some(number));
+                let update = tree::update(
+                    NodeHash(before),
+                    &[change],
+                    &self.working.nodes,
+                    &self.room.tree_key,
+                );
+                match update.map_err(error::internal)? {
+                    Step::Done(update) => (update.root.0, update.nodes),
+                    Step::Need(nodes) => {
+                        return Ok(Step::Need(nodes.into_iter().map(Lack::Node).collect()));
+                    }
+                }
+            }
+        };
+        for (hash, bytes) in &nodes {
+            self.working
+                .nodes
+                .insert(*hash, bytes)
+                .map_err(error::internal)?;
+        }
+        let header = EventHeader {
+            event_id: pdu.event_id().to_string(),
+            place: Some(Place::live(self.head.next_slot)),
+            sender: pdu.sender().to_string(),
+            event_type: pdu.event_type().to_string(),
+            state_key: draft.state_key.clone(),
+            origin_server_ts: pdu.origin_server_ts().get().into(),
+            received_ts: parts.clock.now().get().into(),
+            depth: pdu.depth(),
+            content: pdu.content_span(),
+            auth_events: auth_events.iter().map(|event| event.number).collect(),
+            chain,
+            replaces_state: replaced.as_ref().map(|event| event.number),
+            visibility: self.head.visibility,
+            sent: draft.sent.clone(),
+            redacts: pdu.redacts().map(ToString::to_string),
+            redacted_because: None,
+        };
+        let event = Arc::new(StoredEvent {
+            number,
+            header,
+            pdu: Arc::new(pdu),
+        });
+        let outcome = self.place(
+            event,
+            EventRoots { before, after },
+            nodes,
+            key,
+            replaced,
+            next,
+        );
+        Ok(Step::Done(outcome))
+    }
+
+    /// Moves the trial's head past an event, and says what follows from it.
+    fn place(
+        &mut self,
+        event: Arc<StoredEvent>,
+        roots: EventRoots,
+        nodes: Vec<(NodeHash, Vec<u8>)>,
+        key: Option<StateKey>,
+        replaced: Option<Arc<StoredEvent>>,
+        next: EventNumber,
+    ) -> Outcome {
+        let extremity = Extremity {
+            number: event.number,
+            event_id: event.header.event_id.clone(),
+            depth: event.header.depth,
+        };
+        let followed: Vec<_> = event
+            .pdu
+            .prev_events()
+            .iter()
+            .map(|id| id.as_str())
+            .collect();
+        self.head
+            .extremities
+            .retain(|old| !followed.contains(&old.event_id.as_str()));
+        self.head.extremities.push(extremity);
+        self.head.next_slot += 1;
+        self.head.next_number = next;
+        self.head.root = roots.after;
+        let mut entries = Vec::new();
+        if let Some(key) = key {
+            if key == (StateEventType::RoomHistoryVisibility, String::new()) {
+                self.head.visibility = visibility_of(Some(&event.pdu));
+            }
+            self.state.insert(key.clone(), Arc::clone(&event));
+            entries.push(Entry {
+                key,
+                before: replaced,
+                after: Some(Arc::clone(&event)),
+            });
+        }
+        let event_id = event.pdu.event_id().to_owned();
+        let judged = Judged {
+            mentions: Mentions::of(&event.pdu),
+            event,
+            roots,
+            verdict: None,
+            nodes,
+            change: CurrentChange {
+                root: roots.after,
+                entries,
+            },
+            extremities: self.head.extremities.clone(),
+            local: true,
+        };
+        Outcome {
+            event_id,
+            new: Some(judged),
+        }
+    }
+
+    /// The events of the current state that allow a draft, since version 12 with `m.room.create`.
+    fn auth_events(&self, draft: &Draft) -> Vec<Arc<StoredEvent>> {
+        let types = auth_types(draft, self.room.rules);
+        types
+            .iter()
+            .filter_map(|(t, k)| self.current(t, k))
+            .collect()
+    }
+
+    fn sign(
+        &self,
+        parts: &Parts,
+        draft: &Draft,
+        auth_events: &[Arc<StoredEvent>],
+    ) -> error::Result<Pdu> {
+        let rules = self.room.rules;
+        let is_create = draft.event_type == TimelineEventType::RoomCreate;
+        let listed = |event: &&Arc<StoredEvent>| {
+            !rules.room_id_is_create_event_id()
+                || *event.pdu.event_type() != TimelineEventType::RoomCreate
+        };
+        let time = draft
+            .origin_server_ts
+            .unwrap_or_else(|| parts.clock.now().get().into());
+        let depth = self
+            .head
+            .extremities
+            .iter()
+            .map(|extremity| extremity.depth)
+            .max();
+        let prev_events = self.head.extremities.iter().take(pdu::MAX_PREV_EVENTS);
+        let mut reference_hashes = std::collections::BTreeMap::new();
+        if rules.has_event_id_field() {
+            reference_hashes.extend(auth_events.iter().map(|event| {
+                (
+                    event.pdu.event_id().to_owned(),
+                    event.pdu.reference_hash(rules),
+                )
+            }));
+        }
+        let draft = pdu::Draft {
+            room_id: self.room_id(is_create).map(ToOwned::to_owned),
+            sender: draft.sender.clone(),
+            event_type: draft.event_type.clone(),
+            state_key: draft.state_key.clone(),
+            content: draft.content.clone(),
+            prev_events: prev_events
+                .map(|extremity| EventId::parse(&extremity.event_id))
+                .collect::<Result<_, _>>()
+                .map_err(error::internal)?,
+            auth_events: auth_events
+                .iter()
+                .filter(listed)
+                .map(|event| event.pdu.event_id().to_owned())
+                .collect(),
+            depth: depth
+                .map_or(1, |depth| depth.saturating_add(1))
+                .min(MAX_DEPTH),
+            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::new_saturating(time)),
+            redacts: draft.redacts.clone().or_else(|| {
+                (draft.event_type == TimelineEventType::RoomRedaction)
+                    .then(|| redacts_in_content(draft.content.get()))?
+            }),
+            reference_hashes,
+        };
+        draft
+            .sign(rules, &parts.signing_key, &parts.server_name)
+            .map_err(refused)
+    }
+
+    /// The room's id; none for the create event of a version whose rooms are named by it.
+    fn room_id(&self, is_create: bool) -> Option<&RoomId> {
+        if !self.room.rules.room_id_is_create_event_id() {
+            return Some(&self.room.room_id);
+        }
+        if is_create {
+            return None;
+        }
+        let first = self
+            .outcomes
+            .first()
+            .and_then(|outcome| outcome.new.as_ref());
+        match first {
+            Some(first) if *first.event.pdu.event_type() == TimelineEventType::RoomCreate => {
+                Some(first.event.pdu.room_id())
+            }
+            _ => Some(&self.room.room_id),
+        }
+    }
+
+    /// The authorisation rules, and what the client-server API asks besides.
+    fn check(&self, pdu: &Pdu, draft: &Draft) -> error::Result<()> {
+        let rules = self.room.rules;
+        if *pdu.event_type() == TimelineEventType::RoomCreate {
+            if !self.head.extremities.is_empty() {
+                return Err(error::forbidden("A room is created only once"));
+            }
+            return pdu::check_auth_without_state(pdu, rules, |_| None::<Arc<Pdu>>)
+                .map_err(|reason| error::forbidden(reason.to_string()));
+        }
+        let create = self
+            .current_pdu(&StateEventType::RoomCreate, "")
+            .ok_or_else(|| error::internal(format!("{} has no create event", self.room.room_id)))?;
+        pdu::check_auth(pdu, rules, &create, |event_type, state_key| {
+            self.current_pdu(event_type, state_key)
+        })
+        .map_err(|reason| error::forbidden(reason.to_string()))?;
+        if *pdu.event_type() == TimelineEventType::RoomRedaction {
+            self.check_redaction(pdu, draft, &create)?;
+        }
+        Ok(())
+    }
+
+    /// Client-server API, *Redactions*: one's own events, or any with the power for it.
+    fn check_redaction(&self, pdu: &Pdu, draft: &Draft, create: &Pdu) -> error::Result<()> {
+        let target = pdu
+            .redacts()
+            .and_then(|id| self.working.events.get(id)?.as_ref());
+        let Some(target) = target else {
+            return Err(error::not_found("The event to redact is not in this room"));
+        };
+        if target.pdu.sender() == draft.sender {
+            return Ok(());
+        }
+        let power_levels = self.current_pdu(&StateEventType::RoomPowerLevels, "");
+        let power = PowerLevels::new(self.room.rules, create, power_levels.as_deref());
+        match power.has(&draft.sender, NamedLevel::Redact) {
+            Ok(true) => Ok(()),
+            _ => Err(error::forbidden(
+                "You do not have the power to redact this event",
+            )),
+        }
+    }
+
+    /// The hash of the set of these auth events; the set itself is known to the writer afterwards.
+    fn auth_set(
+        &mut self,
+        parts: &Parts,
+        auth_events: &[Arc<StoredEvent>],
+    ) -> Step<NameHash, Lack> {
+        if auth_events.is_empty() {
+            return Step::Done(NameHash::NONE);
+        }
+        let numbers = auth_events.iter().map(|event| event.number);
+        let hash = AuthSetHash::of(parts.storage.hash_key(), numbers);
+        let hash = NameHash(hash.0);
+        if self.working.auth_sets.contains_key(&hash) {
+            return Step::Done(hash);
+        }
+        let empty = Arc::new(AuthChain::default());
+        let mut sets = Vec::new();
+        let mut lacks = Vec::new();
+        for event in auth_events {
+            match self.working.auth_sets.get(&event.header.chain) {
+                _ if event.header.chain == NameHash::NONE => {
+                    sets.push((event.number, Arc::clone(&empty)));
+                }
+                Some((set, _)) => sets.push((event.number, Arc::clone(set))),
+                None => lacks.push(Lack::AuthSet(event.header.chain)),
+            }
+        }
+        if !lacks.is_empty() {
+            return Step::Need(lacks);
+        }
+        let set = AuthChain::of(sets.iter().map(|(number, set)| (*number, set.as_ref())));
+        self.working.auth_sets.insert(hash, (Arc::new(set), false));
+        Step::Done(hash)
+    }
+}
+
+/// The greatest depth an event may have: the greatest integer of canonical JSON.
+const MAX_DEPTH: u64 = (1 << 53) - 1;
+
+/// The history visibility that an event sets; what is set if there is none, or nothing known in it.
+pub(crate) fn visibility_of(event: Option<&Pdu>) -> Visibility {
+    match pdu::history_visibility_of(event) {
+        HistoryVisibility::WorldReadable => Visibility::WorldReadable,
+        HistoryVisibility::Invited => Visibility::Invited,
+        HistoryVisibility::Joined => Visibility::Joined,
+        _ => Visibility::Shared,
+    }
+}
+
+/// Whether a state event would be what is there already: from the same sender with the same content.
+fn says_the_same(draft: &Draft, current: &StoredEvent) -> bool {
+    use serde_json::Value;
+    if current.pdu.sender() != draft.sender || current.header.redacted_because.is_some() {
+        return false;
+    }
+    let new = serde_json::from_str::<Value>(draft.content.get());
+    let old = serde_json::from_slice::<Value>(current.pdu.content_bytes());
+    matches!((new, old), (Ok(new), Ok(old)) if new == old)
+}
+
+/// What a client is told whose event has not the form that the room's version asks for.
+fn refused(error: pdu::PduError) -> error::Error {
+    match error {
+        pdu::PduError::TooLarge(_) | pdu::PduError::TooLong(_) => {
+            error::too_large(error.to_string())
+        }
+        other => error::bad_json(other.to_string()),
+    }
+}

@@ -1,0 +1,454 @@
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use pdu::{AuthChain, AuthSetHash, EventNumber, tree::NodeHash};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
+use smallvec::SmallVec;
+use storage::{
+    Found, NameHash, Reads, ShortUserId, Slot, Snapshot, Storage,
+    schema::{self, Head, Outcome, ServerRow, Totals, Visibility},
+};
+
+use super::{
+    judge::Lack,
+    needs::Needs,
+    working::{LocalUser, Working},
+};
+use crate::{Group, Room, Rooms, StateKey, StoredEvent};
+
+/// Everything that is needed to judge these groups, from what the last batch left and from storage: one
+/// round trip for a warm room, two for a cold one.
+pub(super) async fn working(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    groups: &[&Group],
+    warm: Option<Box<Working>>,
+) -> error::Result<Box<Working>> {
+    let own = || rooms.server_name().to_owned();
+    let needs = Needs::of(room.rules, rooms.server_name(), groups);
+    if let Some(create) = groups.iter().find_map(|group| group.create.as_ref()) {
+        debug_assert_eq!(create.short, room.short);
+        let mut working = Box::new(Working::new(
+            Arc::clone(room),
+            own(),
+            new_head(create),
+            None,
+        ));
+        let snapshot = rooms.snapshot().await?;
+        First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
+        return Ok(working);
+    }
+    let mut working = match warm {
+        Some(warm) => warm,
+        // Hardly any room ever leaves the first generation of its flat tables: read as if, then look.
+        None => Box::new(Working::new(
+            Arc::clone(room),
+            own(),
+            empty_head(),
+            Some(Bytes::new()),
+        )),
+    };
+    loop {
+        let snapshot = rooms.snapshot().await?;
+        let first = First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
+        let head = first
+            .head
+            .ok_or_else(|| error::not_found("This room is gone"))?;
+        if working.head_raw.as_ref() != Some(&head.raw) {
+            let known = working.head_raw.as_ref().is_some_and(|raw| !raw.is_empty());
+            let same_tables = working.head.generation == head.value.generation;
+            working.head = head.value;
+            working.head_raw = Some(head.raw);
+            if known || !same_tables {
+                let (head, raw) = (working.head.clone(), working.head_raw.take());
+                *working = Working::new(Arc::clone(room), own(), head, raw);
+                continue;
+            }
+        }
+        second(
+            rooms,
+            &snapshot,
+            &mut working,
+            &needs,
+            first.numbers,
+            first.events,
+        )
+        .await?;
+        return Ok(working);
+    }
+}
+
+fn empty_head() -> Head {
+    Head {
+        version: String::new(),
+        extremities: SmallVec::new(),
+        next_slot: 1,
+        next_number: EventNumber(1),
+        root: pdu::tree::EMPTY_ROOT.0,
+        generation: 0,
+        totals: Totals::default(),
+        joined: 0,
+        invited: 0,
+        visibility: Visibility::Shared,
+        partial: false,
+    }
+}
+
+fn new_head(create: &crate::draft::NewRoom) -> Head {
+    Head {
+        version: create.rules.version().to_owned(),
+        ..empty_head()
+    }
+}
+
+/// What the first round trip brings.
+struct First {
+    head: Option<Found<Head>>,
+    /// Entries of the current state whose events are still to be read.
+    numbers: Vec<(StateKey, EventNumber)>,
+    /// Named events that are in this room.
+    events: Vec<(OwnedEventId, EventNumber)>,
+}
+
+impl First {
+    async fn read(
+        storage: &Storage,
+        snapshot: &Snapshot,
+        working: &mut Working,
+        needs: &Needs,
+    ) -> error::Result<Self> {
+        let short = working.room.short;
+        let generation = working.head.generation;
+        let mut reads = Reads::new();
+        let head = reads.get(&schema::HEAD_BY_ROOM, &short);
+        let once: Vec<_> = needs
+            .once
+            .iter()
+            .map(|once| (once.name, once.keys()))
+            .collect();
+        let once_slot = reads.get_all(
+            &schema::ONCE_BY_DAY,
+            once.iter().flat_map(|(_, keys)| keys.iter()),
+        );
+        let state: Vec<_> = needs
+            .state
+            .iter()
+            .filter(|key| !working.state.contains_key(*key))
+            .collect();
+        let state_keys: Vec<_> = state
+            .iter()
+            .map(|(t, k)| flat_key(storage, short, generation, &t.to_string(), k))
+            .collect();
+        let state_slot = reads.get_all(&schema::STATE_BY_ROOM, &state_keys);
+        let events: Vec<_> = needs
+            .events
+            .iter()
+            .filter(|id| !working.events.contains_key(*id))
+            .collect();
+        let event_keys: Vec<_> = events.iter().map(|id| storage.event_hash(id)).collect();
+        let event_slot = reads.get_all(&schema::NUMBER_BY_EVENT, &event_keys);
+        let users: Vec<_> = needs
+            .users
+            .iter()
+            .filter(|user| !working.users.contains_key(*user))
+            .collect();
+        let user_keys: Vec<_> = users.iter().map(|user| storage.user_hash(user)).collect();
+        let user_slot = reads.get_all(&schema::USER_BY_NAME, &user_keys);
+        let servers: BTreeSet<OwnedServerName> = needs
+            .members
+            .iter()
+            .map(|member| member.server_name().to_owned())
+            .collect();
+        let servers: Vec<_> = servers
+            .into_iter()
+            .filter(|name| !working.servers.contains_key(name))
+            .collect();
+        let server_keys: Vec<_> = servers
+            .iter()
+            .map(|name| (short, generation, storage.server_hash(name)))
+            .collect();
+        let server_slot = reads.get_all(&schema::SERVER_BY_ROOM, &server_keys);
+
+        let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+        let once_rows = answers.all(&once_slot).map_err(error::internal)?;
+        for ((name, _), rows) in once.iter().zip(once_rows.chunks(2)) {
+            if let Some(row) = rows.iter().flatten().next() {
+                working
+                    .once
+                    .insert(*name, read_answer(&row.value.value.answer)?);
+            }
+        }
+        let mut numbers = Vec::new();
+        for (key, row) in state
+            .into_iter()
+            .zip(answers.all(&state_slot).map_err(error::internal)?)
+        {
+            match row {
+                Some(row) => numbers.push((key.clone(), row.value)),
+                None => {
+                    working.state.insert(key.clone(), None);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for (id, row) in events
+            .into_iter()
+            .zip(answers.all(&event_slot).map_err(error::internal)?)
+        {
+            match row
+                .filter(|row| row.value.room == short)
+                .and_then(|row| row.value.number)
+            {
+                Some(number) => found.push((id.clone(), number)),
+                None => {
+                    working.events.insert(id.clone(), None);
+                }
+            }
+        }
+        for (user, row) in users
+            .into_iter()
+            .zip(answers.all(&user_slot).map_err(error::internal)?)
+        {
+            let user_row = row.map(|row| LocalUser {
+                short: row.value,
+                own_total: 0,
+            });
+            working.users.insert(user.clone(), user_row);
+        }
+        for (name, row) in servers
+            .into_iter()
+            .zip(answers.all(&server_slot).map_err(error::internal)?)
+        {
+            let none = || ServerRow {
+                name: name.to_string(),
+                joined: 0,
+            };
+            working
+                .servers
+                .insert(name.clone(), row.map_or_else(none, |row| row.value));
+        }
+        let head = answers.one(&head).map_err(error::internal)?;
+        Ok(Self {
+            head,
+            numbers,
+            events: found,
+        })
+    }
+}
+
+/// The second round trip: what the first one named.
+async fn second(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    working: &mut Working,
+    needs: &Needs,
+    numbers: Vec<(StateKey, EventNumber)>,
+    events: Vec<(OwnedEventId, EventNumber)>,
+) -> error::Result<()> {
+    let short = working.room.short;
+    let mut reads = Reads::new();
+    let keys: Vec<_> = numbers.iter().map(|(_, number)| (short, *number)).collect();
+    let state_slot = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
+    let keys: Vec<_> = events.iter().map(|(_, number)| (short, *number)).collect();
+    let event_slot = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
+    let verdict_slot = reads.get_all(&schema::VERDICT_BY_EVENT, &keys);
+    let unknown_threads: Vec<_> = keys
+        .iter()
+        .filter(|(_, number)| !working.threads.contains_key(number))
+        .copied()
+        .collect();
+    let thread_slot = reads.get_all(&schema::THREAD_BY_ROOT, &unknown_threads);
+    let own = own_totals(&mut reads, working, needs);
+    let sets = expected_sets(rooms.storage(), &mut reads, working, needs, &numbers);
+    if reads.is_empty() {
+        return Ok(());
+    }
+    let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+    let rules = working.room.rules;
+    let missing = || error::internal("an event that a table names is missing");
+    for ((key, number), row) in numbers
+        .into_iter()
+        .zip(answers.all(&state_slot).map_err(error::internal)?)
+    {
+        let row = row.ok_or_else(missing)?;
+        let event = StoredEvent::from_row(number, row.value, rules, false)?;
+        working.state.insert(key, Some(Arc::new(event)));
+    }
+    let verdicts = answers.all(&verdict_slot).map_err(error::internal)?;
+    let rows = answers.all(&event_slot).map_err(error::internal)?;
+    for (((id, number), row), verdict) in events.into_iter().zip(rows).zip(verdicts) {
+        let row = row.ok_or_else(missing)?;
+        let accepted = verdict.is_none_or(|verdict| verdict.value.outcome == Outcome::Accepted);
+        let event = StoredEvent::from_row(number, row.value, rules, !accepted)?;
+        working.events.insert(id, accepted.then(|| Arc::new(event)));
+    }
+    for ((_, number), row) in unknown_threads
+        .into_iter()
+        .zip(answers.all(&thread_slot).map_err(error::internal)?)
+    {
+        working
+            .threads
+            .insert(number, row.map(|row| row.value).unwrap_or_default());
+    }
+    for ((user, short), row) in own
+        .0
+        .into_iter()
+        .zip(answers.all(&own.1).map_err(error::internal)?)
+    {
+        let own_total = row.map_or(0, |row| row.value.0);
+        working
+            .users
+            .insert(user, Some(LocalUser { short, own_total }));
+    }
+    for (hash, row) in sets
+        .0
+        .into_iter()
+        .zip(answers.all(&sets.1).map_err(error::internal)?)
+    {
+        if let Some(row) = row {
+            let set = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
+            working.auth_sets.insert(hash, (Arc::new(set), true));
+        }
+    }
+    Ok(())
+}
+
+type Numbers = Slot<Vec<Option<Found<storage::Number>>>>;
+
+/// Asks for the own totals of those whose membership may change.
+fn own_totals(
+    reads: &mut Reads,
+    working: &Working,
+    needs: &Needs,
+) -> (Vec<(OwnedUserId, ShortUserId)>, Numbers) {
+    let users: Vec<_> = needs
+        .members
+        .iter()
+        .filter_map(|user| Some((user.clone(), working.users.get(user)?.as_ref()?.short)))
+        .collect();
+    let keys: Vec<_> = users
+        .iter()
+        .map(|(_, user)| (*user, working.room.short))
+        .collect();
+    let slot = reads.get_all(&schema::OWN_TOTAL_BY_USER_ROOM, &keys);
+    (users, slot)
+}
+
+type Sets = Slot<Vec<Option<Found<storage::Raw>>>>;
+
+/// Asks for the auth sets that the drafts will probably have, so that those that are stored need not be
+/// put together.
+fn expected_sets(
+    storage: &Storage,
+    reads: &mut Reads,
+    working: &Working,
+    needs: &Needs,
+    numbers: &[(StateKey, EventNumber)],
+) -> (Vec<NameHash>, Sets) {
+    let number_of = |key: &StateKey| {
+        let fresh = numbers
+            .iter()
+            .find(|(other, _)| other == key)
+            .map(|(_, number)| *number);
+        fresh.or_else(|| Some(working.state.get(key)?.as_ref()?.number))
+    };
+    let short = working.room.short;
+    let sets: Vec<_> = needs
+        .auth
+        .iter()
+        .filter_map(|keys| {
+            let numbers: Vec<_> = keys.iter().filter_map(number_of).collect();
+            let hash = AuthSetHash::of(storage.hash_key(), numbers);
+            let hash = NameHash(hash.0);
+            (!working.auth_sets.contains_key(&hash)).then_some(hash)
+        })
+        .collect();
+    let keys: Vec<_> = sets.iter().map(|hash| (short, *hash)).collect();
+    let slot = reads.get_all(&schema::CHAIN_BY_SET, &keys);
+    (sets, slot)
+}
+
+/// Loads what judging found lacking.
+pub(super) async fn lacking(
+    rooms: &Rooms,
+    working: &mut Working,
+    lacks: &[Lack],
+) -> error::Result<()> {
+    let room = Arc::clone(&working.room);
+    let snapshot = rooms.snapshot().await?;
+    let (mut nodes, mut sets) = (Vec::new(), Vec::new());
+    for lack in lacks {
+        match lack {
+            Lack::Node(hash) => nodes.push((room.short, hash.0)),
+            Lack::AuthSet(hash) => sets.push((room.short, *hash)),
+        }
+    }
+    let mut reads = Reads::new();
+    let node_slot = reads.get_all(&schema::NODE_BY_HASH, &nodes);
+    let set_slot = reads.get_all(&schema::CHAIN_BY_SET, &sets);
+    let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+    let missing = |what| error::internal(format!("a {what} of {} is missing", room.room_id));
+    for ((_, hash), row) in nodes
+        .iter()
+        .zip(answers.all(&node_slot).map_err(error::internal)?)
+    {
+        let row = row.ok_or_else(|| missing("state node"))?;
+        working
+            .nodes
+            .insert(NodeHash(*hash), &row.value.0)
+            .map_err(error::internal)?;
+    }
+    for ((_, hash), row) in sets
+        .iter()
+        .zip(answers.all(&set_slot).map_err(error::internal)?)
+    {
+        let row = row.ok_or_else(|| missing("stored auth chain"))?;
+        let set = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
+        working.auth_sets.insert(*hash, (Arc::new(set), true));
+    }
+    Ok(())
+}
+
+/// Whether all these events are stored: what a commit did whose reply was lost.
+pub(super) async fn are_stored(rooms: &Rooms, ids: Vec<OwnedEventId>) -> error::Result<bool> {
+    let snapshot = rooms.snapshot().await?;
+    let keys: Vec<_> = ids
+        .iter()
+        .map(|id| rooms.storage().event_hash(id))
+        .collect();
+    let rows = snapshot
+        .multi_get(&schema::NUMBER_BY_EVENT, &keys)
+        .await
+        .map_err(error::internal)?;
+    Ok(rows.iter().all(Option::is_some))
+}
+
+/// The key of the flat state table for a state entry.
+pub(crate) fn flat_key(
+    storage: &Storage,
+    room: storage::ShortRoomId,
+    generation: schema::Generation,
+    event_type: &str,
+    state_key: &str,
+) -> (storage::ShortRoomId, schema::Generation, [u8; 8], NameHash) {
+    let [a, b, c, d, e, f, g, h, ..] = storage.type_hash(event_type).0;
+    (
+        room,
+        generation,
+        [a, b, c, d, e, f, g, h],
+        storage.state_key_hash(state_key),
+    )
+}
+
+/// The answer of a group as its once key keeps it: event ids, one a line.
+pub(crate) fn write_answer(ids: &[OwnedEventId]) -> Vec<u8> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+    ids.join("\n").into_bytes()
+}
+
+fn read_answer(answer: &[u8]) -> error::Result<Vec<OwnedEventId>> {
+    let text = std::str::from_utf8(answer).map_err(error::internal)?;
+    text.lines()
+        .map(|id| OwnedEventId::try_from(id).map_err(error::internal))
+        .collect()
+}
