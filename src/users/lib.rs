@@ -1,1 +1,141 @@
-//! The `users` crate.
+//! The people of this server: accounts, devices, tokens, profiles, account data, filters, push
+//! rules, and the keys of their devices.
+//!
+//! Everything hangs off one [`Users`]. What a user's data is changes only through a writer (see
+//! `writer.rs`), one batch a request. What has to happen in rooms afterwards is left as a job
+//! ([`job`]) in the same batch.
+//!
+//! Who writes what is keyed by user *and* room: account data of a room is written here, because it
+//! is nobody's but the user's and its precondition is its own row; memberships, read markers and
+//! receipts are the room writer's.
+
+mod account;
+mod account_data;
+mod authenticate;
+mod change;
+mod device;
+mod filter;
+pub mod job;
+mod localpart;
+mod login;
+mod password;
+mod profile;
+mod push_rules;
+mod registration;
+mod registration_token;
+mod token;
+mod uiaa;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+use error::Result;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, ServerName};
+use storage::{Clock, Position, Random, Snapshot, Storage};
+
+pub use self::{
+    account::{Account, NewAccount},
+    account_data::AccountData,
+    authenticate::{Requester, Seen},
+    device::Device,
+    login::{LoggedIn, NewDevice},
+    profile::MAX_PROFILE,
+    registration::{Registered, Registration},
+    registration_token::NewRegistrationToken,
+    token::AccessToken,
+};
+use self::{
+    password::Passwords, registration_token::FirstToken, token::TokenHash, uiaa::Sessions,
+    writer::Locks,
+};
+
+/// What an operator chose.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Who may make an account.
+    pub registration: config::Registration,
+    /// How passwords are kept.
+    pub passwords: config::Passwords,
+}
+
+/// The people of this server. Clones are the same people.
+#[derive(Clone)]
+pub struct Users(Arc<Inner>);
+
+struct Inner {
+    storage: Storage,
+    server_name: OwnedServerName,
+    clock: Clock,
+    random: Random,
+    settings: Settings,
+    passwords: Passwords,
+    locks: Locks,
+    sessions: Mutex<Sessions>,
+    requesters: Cache<TokenHash, Arc<Requester>>,
+    /// Raised before anything is thrown out of `requesters`; see `authenticate.rs`.
+    invalidations: std::sync::atomic::AtomicU64,
+    first_token: Mutex<Option<FirstToken>>,
+}
+
+/// How many access tokens are remembered with whose they are.
+const MAX_REQUESTERS: usize = 50_000;
+
+impl Users {
+    /// The people kept in `storage`. If there is no account yet, makes the registration token for the
+    /// first one (see [`Users::first_token`]), and ends the one made at an earlier start.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails, or the cost of passwords is not one that argon2 takes.
+    pub async fn open(
+        storage: &Storage,
+        server_name: &ServerName,
+        clock: &Clock,
+        random: &Random,
+        settings: Settings,
+    ) -> Result<Self> {
+        let users = Self(Arc::new(Inner {
+            storage: storage.clone(),
+            server_name: server_name.to_owned(),
+            clock: clock.clone(),
+            random: random.clone(),
+            passwords: Passwords::new(&settings.passwords, random)?,
+            settings,
+            locks: Locks::default(),
+            sessions: Mutex::default(),
+            requesters: Cache::new(MAX_REQUESTERS),
+            invalidations: 0.into(),
+            first_token: Mutex::new(None),
+        }));
+        users.make_first_token().await?;
+        Ok(users)
+    }
+
+    /// The name of this server: what stands behind the colon of its users' ids.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.server_name
+    }
+
+    /// Milliseconds since 1970.
+    fn now(&self) -> u64 {
+        self.0.clock.now().get().into()
+    }
+
+    /// A view of whatever there is now.
+    async fn snapshot(&self) -> Result<Snapshot> {
+        Ok(self.0.storage.snapshot(Position::START).await?)
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users")
+            .field("server_name", &self.0.server_name)
+            .finish_non_exhaustive()
+    }
+}

@@ -80,6 +80,8 @@ pub struct DeviceRow {
     pub display_name: Option<String>,
     /// When it was made, in milliseconds since 1970.
     pub created_ts: u64,
+    /// Raised whenever it gets a token, so that who ends its tokens knows of all of them.
+    pub logins: u32,
 }
 
 /// When and from where a device was last seen.
@@ -161,6 +163,8 @@ pub enum UserChange {
     AccountData(ShortRoomId, NameHash),
     /// Their private receipts or the read marker in a room, so their unread counts.
     Read(ShortRoomId),
+    /// Their devices, or the keys of these.
+    DeviceList,
 }
 
 records!(

@@ -1,0 +1,197 @@
+//! What clients keep with the server, for the user alone ([account data]), global and per room.
+//!
+//! A room's account data is written here and not by the room's writer: it is nobody's but the user's,
+//! touches nothing that an event reads, and its precondition is its own row.
+//!
+//! [account data]: https://spec.matrix.org/v1.19/client-server-api/#client-config
+
+use error::Result;
+use http::StatusCode;
+use ruma::DeviceId;
+use serde_json::value::RawValue;
+use storage::{
+    Batch, NameHash, Range, Reads, ShortRoomId, ShortUserId, Storage,
+    schema::{ACCOUNT_DATA_BY_USER, AccountDataRow, UserChange},
+};
+
+use crate::{Users, change, push_rules};
+
+/// The longest content, in bytes.
+const MAX_CONTENT: usize = 512 * 1024;
+
+/// The longest type, in bytes.
+const MAX_TYPE: usize = 255;
+
+/// Types that the server writes.
+const SERVER_CONTROLLED: [&str; 2] = ["m.fully_read", push_rules::TYPE];
+
+/// One piece of account data.
+#[derive(Clone, Debug)]
+pub struct AccountData {
+    /// Its type.
+    pub event_type: String,
+    /// Its content: a JSON object.
+    pub content: Box<RawValue>,
+}
+
+impl AccountData {
+    fn new(row: AccountDataRow) -> Result<Self> {
+        Ok(Self {
+            event_type: row.event_type,
+            content: RawValue::from_string(row.json).map_err(error::internal)?,
+        })
+    }
+}
+
+impl Users {
+    /// Sets account data of a user, of a room or global (`None`).
+    ///
+    /// # Errors
+    ///
+    /// 405 `M_BAD_JSON` for types that the server controls, 400 `M_BAD_JSON` if the content is no
+    /// object, 413 if it is too long.
+    pub async fn set_account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+        event_type: &str,
+        content: &RawValue,
+    ) -> Result<()> {
+        if SERVER_CONTROLLED.contains(&event_type) {
+            return Err(error::bad_json(format!(
+                "{event_type} is set by the server, through an endpoint of its own"
+            ))
+            .with_status(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        self.put_account_data(user, room, event_type, content).await
+    }
+
+    /// Sets account data of any type.
+    pub(crate) async fn put_account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+        event_type: &str,
+        content: &RawValue,
+    ) -> Result<()> {
+        check(event_type, content)?;
+        let key = account_data_key(&self.0.storage, user, room, event_type);
+        let mut writer = self.writer(user).await;
+        loop {
+            let snapshot = writer.snapshot().await?;
+            let found = snapshot.multi_get(&ACCOUNT_DATA_BY_USER, &[key]).await?;
+            let found = found.into_iter().flatten().next();
+            let mut batch = Batch::new();
+            batch.expect_unchanged(
+                &ACCOUNT_DATA_BY_USER,
+                &key,
+                found.as_ref().map(|found| &found.raw),
+            );
+            put(&mut batch, key, event_type, content.get());
+            if writer.commit(batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Account data of a user, of a room or global (`None`). Push rules are there even if nobody ever
+    /// set them.
+    pub async fn find_account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+        event_type: &str,
+    ) -> Result<Option<AccountData>> {
+        if room.is_none() && event_type == push_rules::TYPE {
+            return self.push_rules_data(user).await.map(Some);
+        }
+        let key = account_data_key(&self.0.storage, user, room, event_type);
+        let mut reads = Reads::new();
+        let row = reads.get(&ACCOUNT_DATA_BY_USER, &key);
+        let answers = self.snapshot().await?.read(&reads).await?;
+        answers
+            .one(&row)?
+            .map(|found| AccountData::new(found.value.value))
+            .transpose()
+    }
+
+    /// All account data of a user, of a room or global (`None`), push rules as above.
+    pub async fn account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+    ) -> Result<Vec<AccountData>> {
+        let range = Range::prefix(&(user, room.unwrap_or(ShortRoomId::NONE)));
+        let rows = self
+            .snapshot()
+            .await?
+            .multi_range(&ACCOUNT_DATA_BY_USER, &[range])
+            .await?;
+        let mut all = rows
+            .into_iter()
+            .flatten()
+            .map(|(_, found)| AccountData::new(found.value.value))
+            .collect::<Result<Vec<_>>>()?;
+        if room.is_none() && !all.iter().any(|data| data.event_type == push_rules::TYPE) {
+            all.push(self.push_rules_data(user).await?);
+        }
+        Ok(all)
+    }
+}
+
+/// Puts account data, and the word of it, into a batch that changes nothing else of the user.
+pub(crate) fn put(
+    batch: &mut Batch,
+    key: (ShortUserId, ShortRoomId, NameHash),
+    event_type: &str,
+    json: &str,
+) {
+    let row = AccountDataRow {
+        event_type: event_type.to_owned(),
+        json: json.to_owned(),
+    };
+    batch.put_stamped(&ACCOUNT_DATA_BY_USER, &key, 0, row);
+    change::tell(batch, key.0, [UserChange::AccountData(key.1, key.2)]);
+}
+
+/// The key of account data.
+pub(crate) fn account_data_key(
+    storage: &Storage,
+    user: ShortUserId,
+    room: Option<ShortRoomId>,
+    event_type: &str,
+) -> (ShortUserId, ShortRoomId, NameHash) {
+    let room = room.unwrap_or(ShortRoomId::NONE);
+    (user, room, storage.type_hash(event_type))
+}
+
+/// The key of a device's own notification settings, which end with it ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-notifications
+pub(crate) fn settings_key(
+    storage: &Storage,
+    user: ShortUserId,
+    device_id: &str,
+) -> (ShortUserId, ShortRoomId, NameHash) {
+    let device_id: &DeviceId = device_id.into();
+    let event_type = format!("m.local_notification_settings.{device_id}");
+    account_data_key(storage, user, None, &event_type)
+}
+
+fn check(event_type: &str, content: &RawValue) -> Result<()> {
+    if event_type.len() > MAX_TYPE {
+        return Err(error::invalid_param(format!(
+            "The type of account data has at most {MAX_TYPE} bytes"
+        )));
+    }
+    if content.get().len() > MAX_CONTENT {
+        return Err(error::too_large(format!(
+            "Account data has at most {MAX_CONTENT} bytes"
+        )));
+    }
+    if content.get().trim_start().starts_with('{') {
+        Ok(())
+    } else {
+        Err(error::bad_json("Account data is a JSON object"))
+    }
+}

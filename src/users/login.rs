@@ -1,0 +1,294 @@
+//! Logging in: a device and a token for somebody who has proven who they are.
+
+use std::{fmt, time::Duration};
+
+use error::Result;
+use http::StatusCode;
+use ruma::{
+    OwnedDeviceId, OwnedUserId, UserId,
+    api::client::{
+        session::login::v3::{LoginInfo, Password},
+        uiaa::UserIdentifier,
+    },
+};
+use storage::{
+    Batch, Found, Range, Reads, ShortUserId, Snapshot,
+    schema::{
+        ACCOUNT_BY_USER, AccountRow, DEVICE_BY_TOKEN, DEVICE_BY_USER, DeviceRow, TOKEN_BY_DEVICE,
+        TokenKind, TokenRow, USER_BY_NAME,
+    },
+};
+
+use crate::{
+    AccessToken, Users,
+    device::{check_display_name, end_tokens},
+    localpart,
+    password::Checked,
+    token::{self, TokenHash},
+};
+
+/// The longest device id, in bytes.
+const MAX_DEVICE_ID: usize = 255;
+
+/// The device that somebody logs in with.
+#[derive(Clone, Debug, Default)]
+pub struct NewDevice {
+    /// Its id; drawn if none. One that the user has already ends its old tokens.
+    pub device_id: Option<OwnedDeviceId>,
+    /// What to call it, if it is new.
+    pub display_name: Option<String>,
+}
+
+/// A device and its token.
+#[derive(Clone, Debug)]
+pub struct LoggedIn {
+    /// Who logged in.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// Its access token.
+    pub access_token: AccessToken,
+    /// Its refresh token, if it asked for one.
+    pub refresh_token: Option<AccessToken>,
+    /// How long the access token is good for; for ever if `None`.
+    pub expires_in: Option<Duration>,
+}
+
+/// A device and a token that were drawn, to be put into a batch however often that takes.
+pub(crate) struct Drawn {
+    pub(crate) device_id: OwnedDeviceId,
+    display_name: Option<String>,
+    token: AccessToken,
+    now: u64,
+}
+
+impl Users {
+    /// Logs in ([spec]).
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if password and user do not belong together, whether there is such a user or
+    /// not; 403 `M_USER_DEACTIVATED`; 401 `M_USER_LOCKED`; 400 `M_UNKNOWN` for a way to log in that
+    /// this server does not offer.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login
+    pub async fn login(&self, info: &LoginInfo, device: NewDevice) -> Result<LoggedIn> {
+        match info {
+            LoginInfo::Password(info) => {
+                let (user, account) = self.prove_by_password(info).await?;
+                self.start_session(user, &account, device).await
+            }
+            _ => Err(error::unknown(
+                StatusCode::BAD_REQUEST,
+                "This server does not offer this way to log in",
+            )),
+        }
+    }
+
+    async fn prove_by_password(&self, info: &Password) -> Result<(ShortUserId, Found<AccountRow>)> {
+        let name = name_of(info)?;
+        let found = self.find_by_login_name(name).await?;
+        let stored = found
+            .as_ref()
+            .and_then(|(_, account)| account.value.password_hash.as_deref());
+        let checked = self.0.passwords.check(&info.password, stored).await?;
+        let Some((user, account)) = found else {
+            return Err(wrong_password());
+        };
+        if account.value.deactivated {
+            return Err(error::user_deactivated("This account was closed for ever"));
+        }
+        if checked == Checked::Wrong {
+            return Err(wrong_password());
+        }
+        if account.value.locked {
+            return Err(error::user_locked("This account is locked"));
+        }
+        let account = self.keep_new_hash(user, &account, checked).await?;
+        Ok((user, account))
+    }
+
+    /// The account that somebody meant who wrote `name` to log in.
+    pub(crate) async fn find_by_login_name(
+        &self,
+        name: &str,
+    ) -> Result<Option<(ShortUserId, Found<AccountRow>)>> {
+        let names: Vec<_> = localpart::login_candidates(name, &self.0.server_name)
+            .iter()
+            .map(|user_id| self.0.storage.user_hash(user_id.as_str()))
+            .collect();
+        let snapshot = self.snapshot().await?;
+        let found = snapshot.multi_get(&USER_BY_NAME, &names).await?;
+        let Some(user) = found.into_iter().flatten().next() else {
+            return Ok(None);
+        };
+        let account = crate::account::find_row(&snapshot, user.value).await?;
+        Ok(account.map(|account| (user.value, account)))
+    }
+
+    /// Gives somebody who has proven to be `user` a device and a token. `account` is what the proof
+    /// rests on: if it is another by now, nobody is logged in.
+    pub(crate) async fn start_session(
+        &self,
+        user: ShortUserId,
+        account: &Found<AccountRow>,
+        device: NewDevice,
+    ) -> Result<LoggedIn> {
+        let user_id = UserId::parse(account.value.user_id.as_str()).map_err(error::internal)?;
+        let drawn = self.draw_device(user, device)?;
+        let mut writer = self.writer(user).await;
+        let ended = loop {
+            let snapshot = writer.snapshot().await?;
+            let now = crate::account::find_row(&snapshot, user).await?;
+            if now.is_none_or(|now| now.raw != account.raw) {
+                return Err(error::forbidden(
+                    "The account has just changed; log in again",
+                ));
+            }
+            let mut batch = Batch::new();
+            batch.expect_equals(&ACCOUNT_BY_USER, &user, &account.raw);
+            let Some(ended) = self.add_device(&snapshot, &mut batch, user, &drawn).await? else {
+                break Vec::new();
+            };
+            if writer.commit(batch).await?.is_some() {
+                break ended;
+            }
+        };
+        self.forget_requesters(&ended);
+        Ok(drawn.into_logged_in(user_id))
+    }
+
+    /// Draws what a login needs.
+    pub(crate) fn draw_device(&self, user: ShortUserId, device: NewDevice) -> Result<Drawn> {
+        check_display_name(device.display_name.as_deref())?;
+        let device_id = match device.device_id {
+            Some(id) if id.as_str().is_empty() || id.as_str().len() > MAX_DEVICE_ID => {
+                return Err(error::invalid_param(format!(
+                    "A device id has 1 to {MAX_DEVICE_ID} bytes"
+                )));
+            }
+            Some(id) => id,
+            None => self.draw_device_id(),
+        };
+        Ok(Drawn {
+            device_id,
+            display_name: device.display_name,
+            token: AccessToken::draw(token::ACCESS, user, &self.0.random),
+            now: self.now(),
+        })
+    }
+
+    /// Ten letters that people can read to each other.
+    fn draw_device_id(&self) -> OwnedDeviceId {
+        let mut bytes = [0; 10];
+        self.0.random.fill(&mut bytes);
+        let letters: String = bytes
+            .iter()
+            .map(|byte| char::from(b'A' + byte % 26))
+            .collect();
+        letters.into()
+    }
+
+    /// Puts a device and its token into a batch. An existing device keeps its name and loses its old
+    /// tokens, whose hashes are returned. `None` if an earlier try of the same batch was written.
+    pub(crate) async fn add_device(
+        &self,
+        snapshot: &Snapshot,
+        batch: &mut Batch,
+        user: ShortUserId,
+        drawn: &Drawn,
+    ) -> Result<Option<Vec<TokenHash>>> {
+        let device = self.0.storage.device_hash(&drawn.device_id);
+        let key = (user, device);
+        let hash = drawn.token.hash();
+        let mut reads = Reads::new();
+        let row = reads.get(&DEVICE_BY_USER, &key);
+        let tokens = reads.range(&TOKEN_BY_DEVICE, &Range::prefix(&key));
+        let answers = snapshot.read(&reads).await?;
+        let tokens = answers.rows(&tokens)?;
+        if tokens.iter().any(|((_, _, token), _)| *token == hash) {
+            return Ok(None);
+        }
+        let found = answers.one(&row)?;
+        batch.expect_unchanged(
+            &DEVICE_BY_USER,
+            &key,
+            found.as_ref().map(|found| &found.raw),
+        );
+        let row = match &found {
+            Some(found) => DeviceRow {
+                logins: found.value.logins.wrapping_add(1),
+                ..found.value.clone()
+            },
+            None => DeviceRow {
+                device_id: drawn.device_id.to_string(),
+                display_name: drawn.display_name.clone(),
+                created_ts: drawn.now,
+                logins: 1,
+            },
+        };
+        batch.put(&DEVICE_BY_USER, &key, &row);
+        let mut ended = Vec::new();
+        end_tokens(batch, tokens, &mut ended);
+        let token = TokenRow {
+            user,
+            device_id: drawn.device_id.to_string(),
+            expires_ts: None,
+            ends_refresh: None,
+        };
+        batch.put(&DEVICE_BY_TOKEN, &hash, &token);
+        batch.put(&TOKEN_BY_DEVICE, &(user, device, hash), &TokenKind::Access);
+        if found.is_none() {
+            self.tell_device_list(batch, user, []);
+        }
+        Ok(Some(ended))
+    }
+}
+
+impl Drawn {
+    pub(crate) fn into_logged_in(self, user_id: OwnedUserId) -> LoggedIn {
+        LoggedIn {
+            user_id,
+            device_id: self.device_id,
+            access_token: self.token,
+            refresh_token: None,
+            expires_in: None,
+        }
+    }
+}
+
+/// The name that somebody wrote to log in.
+///
+/// # Errors
+///
+/// 400 `M_MISSING_PARAM` if there is none, `M_INVALID_PARAM` if it is of a kind we do not know.
+#[allow(deprecated)] // `user` is how clients of old say it, and the specification still lets them.
+pub(crate) fn name_of(info: &Password) -> Result<&str> {
+    match (&info.identifier, &info.user) {
+        (Some(identifier), _) => name_in(identifier),
+        (None, Some(user)) => Ok(user),
+        (None, None) => Err(error::missing_param(
+            "Say who logs in, in `identifier`: {\"type\": \"m.id.user\", \"user\": …}",
+        )),
+    }
+}
+
+/// The name in an identifier.
+pub(crate) fn name_in(identifier: &UserIdentifier) -> Result<&str> {
+    match identifier {
+        UserIdentifier::Matrix(identifier) => Ok(&identifier.user),
+        _ => Err(error::invalid_param(
+            "This server knows people by their user name only: `m.id.user`",
+        )),
+    }
+}
+
+fn wrong_password() -> error::Error {
+    error::forbidden("The user name or the password is wrong")
+}
+
+impl fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Drawn").field(&self.device_id).finish()
+    }
+}
