@@ -5,15 +5,17 @@
 //! code. Who can reach the socket may do everything: its mode lets in nobody but the server's own
 //! user (and root).
 
+mod perform;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
-pub use self::socket::{Refused, Socket, ask};
+pub use self::{
+    perform::perform,
+    socket::{Refused, Socket, ask},
+};
 
 /// What can be asked. One JSON object on a line.
 #[derive(Clone, Serialize, Deserialize)]
@@ -50,12 +52,6 @@ pub enum Command {
         /// Where the last answer ended.
         from: Option<String>,
     },
-    /// Makes a backup of everything while the server runs.
-    Backup {
-        /// Into this folder, which is not there yet or holds earlier backups. Absolute: the server
-        /// may have been started elsewhere.
-        folder: PathBuf,
-    },
 }
 
 /// What is answered. One JSON object on a line.
@@ -71,8 +67,6 @@ pub enum Answer {
         /// Where to go on, if these are not the last.
         next: Option<String>,
     },
-    /// It is done.
-    Done {},
     /// It was not done.
     Refused(String),
 }

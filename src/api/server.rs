@@ -3,13 +3,13 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
 use config::Config;
+use error::Result;
+use ruma::server_name;
 use storage::{Clock, Random, Storage};
 use tokio_util::task::TaskTracker;
+use users::Users;
 
-use crate::{
-    Shutdown,
-    router::{Conflict, Router},
-};
+use crate::{Shutdown, router::Router};
 
 /// A server: its settings, its storage, its people and rooms, its clock. There is no other global
 /// state, so several live in one process and do not know of each other. Clones are the same server.
@@ -32,6 +32,8 @@ pub struct Parts {
 /// What one finds by looking at a [`Server`].
 pub struct Inner {
     parts: Parts,
+    /// The people.
+    pub users: Users,
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
@@ -40,16 +42,33 @@ pub struct Inner {
 }
 
 impl Server {
-    /// Puts a server together.
+    /// Puts a server together: opens its people and rooms on its storage.
     ///
     /// # Errors
     ///
-    /// Two routes of the table ask for the same path.
-    pub fn new(parts: Parts) -> Result<Self, Conflict> {
+    /// Storage fails, or what was set or stored cannot be worked with.
+    pub async fn open(parts: Parts) -> Result<Self> {
+        let server_name = match &parts.config.server.name {
+            Some(name) => name.clone(),
+            None => server_name!("localhost").to_owned(),
+        };
+        let settings = users::Settings {
+            registration: parts.config.registration.clone(),
+            passwords: parts.config.passwords.clone(),
+        };
+        let users = Users::open(
+            &parts.storage,
+            &server_name,
+            &parts.clock,
+            &parts.random,
+            settings,
+        )
+        .await?;
         Ok(Self(Arc::new(Inner {
             parts,
+            users,
             shutdown: Shutdown::default(),
-            router: Router::new(crate::routes())?,
+            router: Router::new(crate::routes()).map_err(error::internal)?,
             tasks: TaskTracker::new(),
         })))
     }

@@ -26,8 +26,8 @@ pub(crate) fn parts(config: Config) -> Parts {
 }
 
 /// A server with default settings.
-pub(crate) fn server() -> Server {
-    Server::new(parts(Config::default())).unwrap()
+pub(crate) async fn server() -> Server {
+    Server::open(parts(Config::default())).await.unwrap()
 }
 
 /// A request with a body of JSON or of whatever else.
@@ -80,12 +80,12 @@ async fn every_route_has_a_name_a_path_and_a_place_of_its_own() {
             );
         }
     }
-    server();
+    server().await;
 }
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_unrecognized() {
-    let server = server();
+    let server = server().await;
     for path in [
         "/",
         "/_matrix",
@@ -118,7 +118,7 @@ async fn unknown_paths_and_methods_are_unrecognized() {
 
 #[tokio::test]
 async fn a_listener_answers_only_what_it_offers() {
-    let server = server();
+    let server = server().await;
     let versions = || request(Method::GET, "/_matrix/client/versions", "");
     let refusal = server.answer(&[Api::Federation], versions()).await;
     refused(&refusal, 404, "M_UNRECOGNIZED");
@@ -137,7 +137,7 @@ async fn a_listener_answers_only_what_it_offers() {
 
 #[tokio::test]
 async fn every_answer_lets_browsers_read_it() {
-    let server = server();
+    let server = server().await;
     for (method, path, status) in [
         (Method::GET, "/_matrix/client/versions", 200),
         (Method::GET, "/nothing", 404),
@@ -162,7 +162,7 @@ async fn every_answer_lets_browsers_read_it() {
 
 #[tokio::test]
 async fn takes_over_plain_request_ids_and_replaces_others() {
-    let server = server();
+    let server = server().await;
     let long = "x".repeat(65);
     for (sent, kept) in [
         ("abc-1.2_3", true),

@@ -128,6 +128,14 @@ impl Error {
         }
     }
 
+    /// The sentence that is sent, without status and `errcode`. `None` where [`Error::kind`] is.
+    pub fn message(&self) -> Option<&str> {
+        match &*self.0 {
+            Inner::Matrix { message, .. } => Some(message),
+            Inner::Challenge(_) | Inner::Internal { .. } => None,
+        }
+    }
+
     /// The challenge, if it is one.
     pub fn uiaa_info(&self) -> Option<&UiaaInfo> {
         match &*self.0 {

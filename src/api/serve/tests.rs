@@ -38,7 +38,7 @@ fn tcp(reachable: &Reachable) -> SocketAddr {
 }
 
 async fn start(listeners: &[Listener]) -> (Server, Vec<Reachable>, JoinHandle<()>) {
-    let server = server();
+    let server = server().await;
     let listening = Listening::open(listeners).await.unwrap();
     let reachable = listening.reachable();
     let serving = tokio::spawn(listening.serve(server.clone()));
@@ -184,7 +184,7 @@ async fn shows_a_renewed_certificate_and_keeps_the_old_one_when_the_new_is_broke
     let certificate = listening.doors[0].certificate.clone().unwrap();
     let reachable = listening.reachable();
     assert!(reachable[0].to_string().starts_with("https://"));
-    let server = server();
+    let server = server().await;
     let serving = tokio::spawn(listening.serve(server.clone()));
 
     let (first, answer) = over_tls(tcp(&reachable[0]), &roots).await;
@@ -288,7 +288,7 @@ async fn lets_open_requests_finish_before_it_stops() {
 async fn cuts_off_what_does_not_finish_in_time() {
     let mut config = Config::default();
     config.server.shutdown_grace = Duration::from_millis(20);
-    let server = Server::new(parts(config)).unwrap();
+    let server = Server::open(parts(config)).await.unwrap();
     let listening = Listening::open(&[on(any_port())]).await.unwrap();
     let address = tcp(&listening.reachable()[0]);
     let serving = tokio::spawn(listening.serve(server.clone()));

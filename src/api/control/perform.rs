@@ -1,0 +1,112 @@
+//! Carries commands out.
+
+use error::Result;
+use ruma::{OwnedUserId, UserId};
+use storage::ShortUserId;
+use users::NewAccount;
+
+use super::{Account, Answer, Command};
+use crate::Server;
+
+/// How many accounts one answer lists.
+const PAGE: usize = 1_000;
+
+/// Carries a command out. What goes wrong is told to the operator whole: who may ask may know.
+pub async fn perform(server: Server, command: Command) -> Answer {
+    match try_perform(&server, command).await {
+        Ok(answer) => answer,
+        Err(error) => Answer::Refused(match error.message() {
+            Some(message) => message.to_owned(),
+            None => error.to_string(),
+        }),
+    }
+}
+
+async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
+    let users = &server.users;
+    match command {
+        Command::CreateUser {
+            localpart,
+            password,
+            admin,
+        } => {
+            let new = NewAccount {
+                username: &localpart,
+                password: Some(&password),
+                admin,
+                guest: false,
+            };
+            let account = users.create(new).await?;
+            Ok(Answer::User(account.user_id.into()))
+        }
+        Command::ResetPassword { user, password } => {
+            let user = find(server, &user).await?;
+            users.reset_password(&user, &password, true).await?;
+            Ok(Answer::User(user.into()))
+        }
+        Command::MakeAdmin { user } => {
+            let user = find(server, &user).await?;
+            users.set_admin(&user, true).await?;
+            Ok(Answer::User(user.into()))
+        }
+        Command::Deactivate { user } => {
+            let user = find(server, &user).await?;
+            users.deactivate(&user, false).await?;
+            Ok(Answer::User(user.into()))
+        }
+        Command::ListUsers { from } => list(server, from.as_deref()).await,
+    }
+}
+
+/// The account that an operator means by a user ID, or by what stands before its colon.
+async fn find(server: &Server, user: &str) -> Result<OwnedUserId> {
+    let name = server.users.server_name();
+    let whole = if user.starts_with('@') {
+        user.to_owned()
+    } else {
+        format!("@{user}:{name}")
+    };
+    let user_id = UserId::parse(whole.as_str())
+        .map_err(|error| error::invalid_param(format!("{whole} is not a user ID: {error}")))?;
+    if user_id.server_name() != name {
+        return Err(error::not_found(format!(
+            "{user_id} is a user of another server; this is {name}"
+        )));
+    }
+    match server.users.find_account(&user_id).await? {
+        Some(account) => Ok(account.user_id),
+        None => Err(error::not_found(format!("There is no user {user_id}"))),
+    }
+}
+
+async fn list(server: &Server, from: Option<&str>) -> Result<Answer> {
+    let after = from.map(read_place).transpose()?;
+    let accounts = server.users.accounts(after, PAGE).await?;
+    let next = match accounts.last() {
+        Some(last) if accounts.len() == PAGE => Some(write_place(last.user)),
+        _ => None,
+    };
+    let users = accounts.into_iter().map(|account| Account {
+        user_id: account.user_id.into(),
+        created_ts: account.created_ts,
+        admin: account.admin,
+        deactivated: account.deactivated,
+    });
+    Ok(Answer::Users {
+        users: users.collect(),
+        next,
+    })
+}
+
+fn write_place(user: ShortUserId) -> String {
+    format!("{:016x}", u64::from_be_bytes(user.0))
+}
+
+fn read_place(text: &str) -> Result<ShortUserId> {
+    match u64::from_str_radix(text, 16) {
+        Ok(place) => Ok(ShortUserId(place.to_be_bytes())),
+        Err(error) => Err(error::invalid_param(format!(
+            "{text:?} is no place in the list: {error}"
+        ))),
+    }
+}
