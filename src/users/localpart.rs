@@ -100,7 +100,7 @@ mod tests {
             "a#",
             "🙂",
             "ſ",
-            "K",
+            "\u{212a}",
         ] {
             assert!(made_of(hostile).is_none(), "{hostile:?}");
         }

@@ -1,1 +1,157 @@
+//! People on the engines of storage, without HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod accounts;
+mod data;
+mod devices;
+mod registration;
+
+use ruma::{
+    OwnedUserId,
+    api::client::{
+        session::login::v3::{LoginInfo, Password},
+        uiaa::{AuthData, Dummy, MatrixUserIdentifier, RegistrationToken, UserIdentifier},
+    },
+    server_name,
+};
+use serde_json::value::RawValue;
+use storage::{Clock, Random, ShortUserId, Storage};
+
+use crate::{LoggedIn, NewAccount, NewDevice, Registration, Requester, Settings, Users};
+
+/// When tests take place, in milliseconds since 1970.
+const NOW: u64 = 1_800_000_000_000;
+
+const PASSWORD: &str = "correct horse";
+
+/// People, and what they are made of.
+struct World {
+    storage: Storage,
+    clock: Clock,
+    users: Users,
+}
+
+/// Hashing that costs nearly nothing.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.passwords.memory = config::ByteCount::kib(8);
+    settings.passwords.passes = 1;
+    settings
+}
+
+/// Registration open to everybody.
+fn open() -> Settings {
+    let mut settings = settings();
+    settings.registration.enabled = true;
+    settings.registration.require_token = false;
+    settings
+}
+
+async fn world(settings: Settings) -> World {
+    world_on(Storage::model(), settings, 1).await
+}
+
+async fn world_on(storage: Storage, settings: Settings, seed: u64) -> World {
+    let clock = Clock::standing_at(NOW);
+    let random = Random::seeded(seed);
+    let users = Users::open(
+        &storage,
+        server_name!("a.example"),
+        &clock,
+        &random,
+        settings,
+    )
+    .await
+    .unwrap();
+    World {
+        storage,
+        clock,
+        users,
+    }
+}
+
+impl World {
+    /// An account with [`PASSWORD`].
+    async fn account(&self, name: &str) -> (ShortUserId, OwnedUserId) {
+        let account = self
+            .users
+            .create(NewAccount {
+                username: name,
+                password: Some(PASSWORD),
+                ..NewAccount::default()
+            })
+            .await
+            .unwrap();
+        (account.user, account.user_id)
+    }
+
+    /// A login of an account with [`PASSWORD`].
+    async fn login(&self, name: &str, device: Option<&str>) -> LoggedIn {
+        self.users
+            .login(&password_login(name, PASSWORD), device_called(device))
+            .await
+            .unwrap()
+    }
+
+    async fn requester(&self, login: &LoggedIn) -> std::sync::Arc<Requester> {
+        self.users
+            .authenticate(login.access_token.as_str())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    async fn is_logged_in(&self, login: &LoggedIn) -> bool {
+        let found = self.users.authenticate(login.access_token.as_str()).await;
+        found.unwrap().is_some()
+    }
+}
+
+fn device_called(device: Option<&str>) -> NewDevice {
+    NewDevice {
+        device_id: device.map(Into::into),
+        display_name: Some("Phone".to_owned()),
+    }
+}
+
+fn identifier(name: &str) -> UserIdentifier {
+    MatrixUserIdentifier::new(name.to_owned()).into()
+}
+
+fn password_login(name: &str, password: &str) -> LoginInfo {
+    LoginInfo::Password(Password::new(identifier(name), password.to_owned()))
+}
+
+fn dummy() -> AuthData {
+    AuthData::Dummy(Dummy::new())
+}
+
+fn token(text: &str) -> AuthData {
+    AuthData::RegistrationToken(RegistrationToken::new(text.to_owned()))
+}
+
+fn wish<'a>(name: &'a str, auth: Option<&'a AuthData>) -> Registration<'a> {
+    Registration {
+        username: Some(name),
+        password: Some(PASSWORD),
+        auth,
+        ..Registration::default()
+    }
+}
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+/// Status and `errcode`.
+fn code<T: std::fmt::Debug>(result: error::Result<T>) -> (u16, String) {
+    let failure = result.unwrap_err();
+    let errcode = match failure.uiaa_info() {
+        Some(info) => info
+            .auth_error
+            .as_ref()
+            .map(|reason| reason.kind.errcode().to_string()),
+        None => failure.kind().map(|kind| kind.errcode().to_string()),
+    };
+    (failure.status().as_u16(), errcode.unwrap_or_default())
+}
