@@ -4,6 +4,8 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use config::Config;
 use error::Result;
+use federation::SigningKeys;
+use rooms::Rooms;
 use ruma::server_name;
 use storage::{Clock, Random, Storage};
 use tokio_util::task::TaskTracker;
@@ -34,6 +36,10 @@ pub struct Inner {
     parts: Parts,
     /// The people.
     pub users: Users,
+    /// The rooms.
+    pub rooms: Rooms,
+    /// The keys with which it signs.
+    pub signing_keys: SigningKeys,
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
@@ -64,9 +70,19 @@ impl Server {
             settings,
         )
         .await?;
+        let signing_keys = SigningKeys::open(&parts.storage, &parts.random).await?;
+        let rooms = Rooms::new(rooms::Parts {
+            storage: parts.storage.clone(),
+            server_name,
+            signing_key: signing_keys.current().clone(),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+        });
         Ok(Self(Arc::new(Inner {
             parts,
             users,
+            rooms,
+            signing_keys,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
             tasks: TaskTracker::new(),
