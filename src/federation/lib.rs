@@ -1,8 +1,5 @@
-//! Talking to other servers, and who we are to them.
-//!
-//! The only crate that opens connections to other machines. So far it keeps the keys with which this
-//! server signs ([`SigningKeys`]).
+//! Talking to other servers. So far: the keys with which this server signs.
 
-mod signing_keys;
+mod keys;
 
-pub use self::signing_keys::SigningKeys;
+pub use self::keys::{OldKey, SigningKeys};

@@ -16,7 +16,7 @@ tables! { SERVER_TABLES:
     /// What happened in rooms, in order, for followers; every accepted event has one record. Rooms write it.
     5 STREAM_BY_POSITION Log: Position => StreamRecord;
     /// The keys with which this server signs or has signed. Federation writes them.
-    6 SIGNING_KEY_BY_NUMBER Point: u32 => SigningKeyRow;
+    6 SIGNING_KEY_BY_NUMBER Range: u32 => SigningKeyRow;
     /// Registration tokens, by the hash of the token. Users write them.
     7 REGISTRATION_TOKEN_BY_HASH Range: NameHash => RegistrationTokenRow;
 }
