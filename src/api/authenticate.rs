@@ -1,31 +1,20 @@
 //! Who asks: from Ruma's authentication schemes to a caller that is proven.
 
-use std::future::Future;
+use std::{future::Future, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use error::Result;
 use http::request;
-use ruma::{
-    OwnedDeviceId, OwnedUserId,
-    api::auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError,
-        NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
-    },
+use ruma::api::auth_scheme::{
+    AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError,
+    NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
 };
+use users::{Requester, Seen};
 
 use crate::{
     Server,
     body::{self, Body},
 };
-
-/// A user of this server, proven by an access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requester {
-    /// Who asks.
-    pub user: OwnedUserId,
-    /// The device that the token was given to.
-    pub device: OwnedDeviceId,
-}
 
 /// What an endpoint asks of its caller, for tests and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +35,7 @@ pub enum Authentication {
 /// use ruma::{OwnedUserId, api::client::session::get_login_types::v3::Request};
 ///
 /// fn user(call: Call<Request>) -> OwnedUserId {
-///     call.caller.user
+///     call.caller.user_id.clone()
 /// }
 /// ```
 ///
@@ -57,7 +46,7 @@ pub enum Authentication {
 /// use ruma::{OwnedUserId, api::client::account::whoami::v3::Request};
 ///
 /// fn user(call: Call<Request>) -> OwnedUserId {
-///     call.caller.user
+///     call.caller.user_id.clone()
 /// }
 /// ```
 pub trait Scheme: AuthScheme {
@@ -105,14 +94,14 @@ impl Scheme for AppserviceTokenOptional {
 }
 
 impl Scheme for AccessToken {
-    type Caller = Requester;
+    type Caller = Arc<Requester>;
     const AUTHENTICATION: Authentication = Authentication::AccessToken;
 
     async fn prove(
         server: &Server,
         head: &request::Parts,
         body: Body,
-    ) -> Result<(Requester, Bytes)> {
+    ) -> Result<(Arc<Requester>, Bytes)> {
         let Some(requester) = find_requester(server, head).await? else {
             return Err(error::missing_token(
                 "This needs an access token, in the header `Authorization: Bearer TOKEN`",
@@ -124,14 +113,14 @@ impl Scheme for AccessToken {
 }
 
 impl Scheme for AccessTokenOptional {
-    type Caller = Option<Requester>;
+    type Caller = Option<Arc<Requester>>;
     const AUTHENTICATION: Authentication = Authentication::OptionalAccessToken;
 
     async fn prove(
         server: &Server,
         head: &request::Parts,
         body: Body,
-    ) -> Result<(Option<Requester>, Bytes)> {
+    ) -> Result<(Option<Arc<Requester>>, Bytes)> {
         let requester = find_requester(server, head).await?;
         let limit = match requester {
             Some(_) => limit(server),
@@ -152,21 +141,38 @@ fn limit(server: &Server) -> usize {
 /// # Errors
 ///
 /// 401 `M_UNKNOWN_TOKEN` when it is nobody's, 401 `M_MISSING_TOKEN` when the `Authorization` header
-/// holds something else than a token.
-async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option<Requester>> {
-    match token(head)? {
-        None => Ok(None),
-        Some(token) => match find_user(server, &token).await? {
-            Some(requester) => Ok(Some(requester)),
-            None => Err(unknown_token()),
-        },
+/// holds something else than a token, 401 `M_USER_LOCKED`.
+async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option<Arc<Requester>>> {
+    let Some(token) = token(head)? else {
+        return Ok(None);
+    };
+    let path = head.uri.path();
+    let found = if path.ends_with("/logout") || path.ends_with("/logout/all") {
+        // The only thing that a locked account may do.
+        server.users.authenticate_even_locked(&token).await?
+    } else {
+        server.users.authenticate(&token).await?
+    };
+    let requester = found.ok_or_else(unknown_token)?;
+    let peer = head.extensions.get::<Peer>().map(|Peer(ip)| ip.to_string());
+    let seen = Seen {
+        ip: peer.as_deref(),
+        user_agent: head
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok()),
+    };
+    if let Err(error) = server.users.saw(&requester, seen).await {
+        // No reason to refuse what was asked.
+        tracing::warn!(%error, "when a device was last seen could not be written down");
     }
+    Ok(Some(requester))
 }
 
-/// The one place that asks whose an access token is. Nobody has an account yet, so it is nobody's.
-async fn find_user(_: &Server, _: &str) -> Result<Option<Requester>> {
-    Ok(None)
-}
+/// The address that a request came from, as an extension of it: that of the machine at the other end,
+/// or of the one that a proxy on this machine speaks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 fn unknown_token() -> error::Error {
     error::unknown_token(false, "This access token is not valid (any more)")

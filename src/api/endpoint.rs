@@ -138,7 +138,6 @@ impl Routes {
 
     /// Adds the endpoint that writes its response itself.
     #[must_use]
-    #[allow(dead_code, reason = "the first one, sync, comes with the rooms")]
     pub(crate) fn written<R, F, Answer>(self, function: F) -> Self
     where
         R: IncomingRequest<Authentication: Scheme> + Send + 'static,
@@ -157,7 +156,7 @@ impl Routes {
         let (module, name) = named(std::any::type_name::<R>());
         let paths: Vec<String> = R::PATH_BUILDER
             .all_paths()
-            .flat_map(with_empty_key)
+            .flat_map(with_short_forms)
             .collect();
         self.0.push(Route {
             name,
@@ -188,12 +187,15 @@ fn named(type_name: &'static str) -> (&'static str, &'static str) {
     (parts.pop().unwrap_or(name), name)
 }
 
-/// A state key may be empty, and then its slash may be left out too.
-fn with_empty_key(path: &'static str) -> Vec<String> {
-    match path.strip_suffix("/{state_key}") {
-        Some(short) => vec![path.to_owned(), format!("{short}/"), short.to_owned()],
-        None => vec![path.to_owned()],
+/// A state key may be empty, and then its slash may be left out too, as any slash at the end.
+fn with_short_forms(path: &'static str) -> Vec<String> {
+    let mut forms = vec![path.to_owned()];
+    let short = path.strip_suffix("{state_key}").unwrap_or(path);
+    if short != path {
+        forms.push(short.to_owned());
     }
+    forms.extend(short.strip_suffix('/').map(str::to_owned));
+    forms
 }
 
 async fn receive<R>(

@@ -24,12 +24,13 @@ mod shutdown;
 mod tests;
 
 pub use self::{
-    authenticate::Requester,
     body::Body,
     endpoint::{Call, Route},
     server::{Parts, Server},
     shutdown::Shutdown,
 };
+
+pub use users::Requester;
 
 /// Every route this server answers, in the order of the tables. For the router, and for tests that
 /// must not forget an endpoint.

@@ -7,7 +7,7 @@ use storage::{
     schema::{ACCOUNT_BY_USER, AccountRow, DEVICE_BY_USER, PROFILE_FIELD_BY_USER, USER_BY_NAME},
 };
 
-use crate::{Users, job, localpart, password::Checked};
+use crate::{Requester, Users, job, localpart, password::Checked};
 
 /// A local user's account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,6 +265,31 @@ impl Users {
             .await?;
         if logout_devices {
             self.remove_all_devices(account.user, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets the password of a requester, who has proven the old one. With `logout_devices` all their
+    /// other devices are removed.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_WEAK_PASSWORD`.
+    pub async fn change_password(
+        &self,
+        requester: &Requester,
+        password: &str,
+        logout_devices: bool,
+    ) -> Result<()> {
+        self.0.passwords.check_strength(password)?;
+        let hash = self.0.passwords.hash(password).await?;
+        self.change_account(&requester.user_id, |row| {
+            row.password_hash = Some(hash.clone());
+        })
+        .await?;
+        if logout_devices {
+            self.remove_all_devices(requester.user, Some(requester.device))
+                .await?;
         }
         Ok(())
     }

@@ -1,7 +1,17 @@
 //! What this server is and can do.
 
 use error::Result;
-use ruma::api::client::discovery::get_supported_versions;
+use pdu::RoomRules;
+use ruma::api::client::discovery::{
+    get_capabilities::{
+        self,
+        v3::{
+            Capabilities, ChangePasswordCapability, ProfileFieldsCapability, RoomVersionStability,
+            RoomVersionsCapability, ThirdPartyIdChangesCapability,
+        },
+    },
+    get_supported_versions,
+};
 
 use crate::{Call, Server};
 
@@ -22,4 +32,27 @@ pub(super) async fn get_supported_versions(
 ) -> Result<get_supported_versions::Response> {
     let versions = VERSIONS.iter().map(ToString::to_string).collect();
     Ok(get_supported_versions::Response::new(versions))
+}
+
+/// [`GET /capabilities`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities).
+pub(super) async fn get_capabilities(
+    server: Server,
+    _: Call<get_capabilities::v3::Request>,
+) -> Result<get_capabilities::v3::Response> {
+    let versions = RoomRules::all().map(|rules| {
+        let stability = match rules.is_stable() {
+            true => RoomVersionStability::Stable,
+            false => RoomVersionStability::Unstable,
+        };
+        (rules.version_id(), stability)
+    });
+    let mut capabilities = Capabilities::new();
+    capabilities.room_versions = RoomVersionsCapability::new(
+        server.config.server.default_room_version.clone(),
+        versions.collect(),
+    );
+    capabilities.change_password = ChangePasswordCapability::new(true);
+    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    Ok(get_capabilities::v3::Response::new(capabilities))
 }

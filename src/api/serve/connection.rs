@@ -3,13 +3,14 @@
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use config::Api;
-use http::Request;
+use http::{HeaderMap, HeaderName, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -22,7 +23,10 @@ use tokio::{
 };
 
 use super::{socket::Stream, tls::Certificate};
-use crate::Server;
+use crate::{Server, authenticate::Peer};
+
+/// Where a proxy says whom it speaks for.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -55,11 +59,12 @@ pub(super) async fn serve(
     apis: &[Api],
     server: &Server,
 ) {
+    let peer = stream.peer();
     match certificate {
-        None => speak(stream, apis, server).await,
+        None => speak(stream, peer, apis, server).await,
         Some(certificate) => {
             match timeout(HANDSHAKE, certificate.acceptor().accept(stream)).await {
-                Ok(Ok(stream)) => speak(stream, apis, server).await,
+                Ok(Ok(stream)) => speak(stream, peer, apis, server).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
@@ -67,7 +72,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn speak<S>(stream: S, apis: &[Api], server: &Server)
+async fn speak<S>(stream: S, peer: Option<IpAddr>, apis: &[Api], server: &Server)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -89,7 +94,10 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let (server, apis) = (server.clone(), apis.clone());
         async move {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            if let Some(ip) = asking(peer, request.headers()) {
+                request.extensions_mut().insert(Peer(ip));
+            }
             let response = server.answer(&apis, request).await;
             Ok::<_, Infallible>(response.map(Full::new))
         }
@@ -106,6 +114,18 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke");
     }
+}
+
+/// Who asks: the other end, or whom a proxy on this machine says that it speaks for.
+fn asking(peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    if peer.is_some_and(|ip| !ip.to_canonical().is_loopback()) {
+        return peer;
+    }
+    // The last one is who spoke to the proxy; those before are hearsay.
+    let forwarded = headers.get_all(FORWARDED_FOR).into_iter().next_back();
+    forwarded
+        .and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse().ok())
+        .or(peer)
 }
 
 /// A stream that fails when its first bytes do not come in time. hyper has time-outs from the moment on

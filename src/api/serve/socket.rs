@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     pin::Pin,
@@ -69,6 +70,16 @@ impl Socket {
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Stream {
+    /// The machine at the other end; none of a Unix socket.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
         }
     }
 }
