@@ -5,14 +5,18 @@ mod config;
 mod device;
 mod discovery;
 mod filter;
+mod message;
 mod profile;
 mod push;
+mod redact;
 mod session;
+mod state;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use error::Result;
-use ruma::UserId;
+use ruma::{OwnedEventId, UserId};
 use users::Requester;
 
 use crate::endpoint::Routes;
@@ -32,20 +36,24 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(device::get_device)
         .endpoint(device::get_devices)
         .endpoint(device::update_device)
+        .endpoint(discovery::discover_homeserver)
         .endpoint(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)
         .endpoint(filter::create_filter)
         .written(filter::get_filter)
+        .endpoint(message::send_message_event)
         .endpoint(profile::delete_profile_field)
         .endpoint(profile::get_profile)
         .written(profile::get_profile_field)
         .endpoint(profile::set_profile_field)
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
+        .endpoint(redact::redact_event)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
         .endpoint(session::logout)
         .endpoint(session::logout_all)
+        .endpoint(state::send_state_event)
 }
 
 /// What a path says is somebody's must be the requester's own.
@@ -59,4 +67,24 @@ fn check_own(requester: &Requester, user_id: &UserId) -> Result<()> {
     } else {
         Err(error::forbidden("This is another user's, not yours"))
     }
+}
+
+/// Who is suspended may read and leave, and not send.
+///
+/// # Errors
+///
+/// 403 `M_USER_SUSPENDED`.
+fn check_not_suspended(requester: &Requester) -> Result<()> {
+    if requester.suspended {
+        return Err(error::user_suspended("Your account is suspended"));
+    }
+    Ok(())
+}
+
+/// The event that a group of one became.
+fn the_event(events: Vec<OwnedEventId>) -> Result<OwnedEventId> {
+    let mut events = events.into_iter();
+    events
+        .next()
+        .ok_or_else(|| error::internal("a draft became no event"))
 }

@@ -37,5 +37,7 @@ pub use users::Requester;
 pub fn routes() -> Vec<Route> {
     let routes = endpoint::Routes::new();
     let routes = health::routes(routes);
+    #[cfg(test)]
+    let routes = tests::routes(routes);
     client::routes(routes).into_list()
 }

@@ -74,7 +74,7 @@ impl Server {
         let rooms = Rooms::new(rooms::Parts {
             storage: parts.storage.clone(),
             server_name,
-            signing_key: signing_keys.current().clone(),
+            signing_key: signing_keys.current(),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
         });

@@ -10,7 +10,52 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use storage::{Clock, Random, Storage};
 
-use crate::{Body, Parts, Server};
+use error::Result;
+
+use crate::{Body, Call, Parts, Server, endpoint::Routes};
+
+/// Endpoints that there are for tests alone.
+pub(crate) fn routes(routes: Routes) -> Routes {
+    routes.endpoint(get_panic).endpoint(get_end)
+}
+
+macro_rules! endpoint_for_tests {
+    ($name:ident $path:literal) => {
+        #[allow(unreachable_pub)]
+        mod $name {
+            use ruma::{
+                api::{auth_scheme::NoAuthentication, request, response},
+                metadata,
+            };
+
+            metadata! {
+                method: POST,
+                rate_limited: false,
+                authentication: NoAuthentication,
+                path: $path,
+            }
+
+            #[request]
+            pub struct Request {}
+
+            #[response]
+            pub struct Response {}
+        }
+    };
+}
+
+endpoint_for_tests!(get_panic "/test/panic");
+endpoint_for_tests!(get_end "/test/end");
+
+async fn get_panic(_: Server, _: Call<get_panic::Request>) -> Result<get_panic::Response> {
+    panic!("as it was told to")
+}
+
+/// A long poll: waits for what never comes.
+async fn get_end(server: Server, _: Call<get_end::Request>) -> Result<get_end::Response> {
+    server.shutdown.begun().await;
+    Ok(get_end::Response {})
+}
 
 /// Everything that a listener can offer.
 pub(crate) const ALL: &[Api] = Api::ALL;
@@ -179,4 +224,33 @@ async fn takes_over_plain_request_ids_and_replaces_others() {
         assert_eq!(id == sent, kept, "{sent} {id}");
         assert!(!id.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_and_harms_nobody_else() {
+    let server = server().await;
+    let answer = ask(&server, Method::POST, "/test/panic").await;
+    assert_eq!(answer.status(), 500);
+    let told = json(&answer);
+    assert_eq!(told["errcode"], "M_UNKNOWN");
+    assert!(!told.to_string().contains("as it was told to"));
+    assert_eq!(ask(&server, Method::GET, "/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_changes_something_is_carried_through_when_the_client_goes_away() {
+    let server = server().await;
+    let gone = tokio::spawn({
+        let server = server.clone();
+        async move { ask(&server, Method::POST, "/test/end").await }
+    });
+    while server.tasks.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(server.tasks.len(), 1);
+    server.shutdown.begin();
+    server.tasks.close();
+    server.tasks.wait().await;
 }

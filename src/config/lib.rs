@@ -147,6 +147,7 @@ impl Config {
     /// What one setting alone cannot know.
     fn check(&self) -> Result<(), Problems> {
         let mut problems = Vec::new();
+        server::check(&self.server, &mut problems);
         listeners::check(&self.listeners, &mut problems);
         storage::check(&self.storage, &mut problems);
         limits::check(&self.limits, &mut problems);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ruma::{OwnedServerName, RoomVersionId};
 
+use crate::problem::Problem;
+
 section! {
     /// Who this server is.
     pub struct Server {
@@ -11,10 +13,24 @@ section! {
         /// and cannot be changed afterwards. Empty: the stored one; at a first start "localhost".
         name: Option<OwnedServerName> = None,
 
+        /// The address at which clients reach this server, such as "https://matrix.example.org". They
+        /// ask for it at `/.well-known/matrix/client`; empty: nothing is there.
+        public_url: String = String::new(),
+
         /// The version that rooms get where a client asks for none.
         default_room_version: RoomVersionId = RoomVersionId::V12,
 
         /// How long requests may take to finish once the server was told to stop.
         shutdown_grace: Duration = Duration::from_secs(10),
+    }
+}
+
+/// The address is one.
+pub(crate) fn check(server: &Server, problems: &mut Vec<Problem>) {
+    let url = server.public_url.as_str();
+    if !(url.is_empty() || url.starts_with("https://") || url.starts_with("http://")) {
+        problems.push(Problem::new(format!(
+            "server.public_url must begin with https:// or http://, found {url:?}"
+        )));
     }
 }

@@ -42,3 +42,10 @@ names! {
     /// Of a follower of the stream.
     follower_hash: "follower";
 }
+
+impl Storage {
+    /// Of a device of a user, whole user id and device id.
+    pub fn user_device_hash(&self, user: &str, device: &str) -> NameHash {
+        self.hash("user and device", [user, "\0", device].concat())
+    }
+}

@@ -3,6 +3,7 @@
 use error::Result;
 use pdu::RoomRules;
 use ruma::api::client::discovery::{
+    discover_homeserver::{self, HomeserverInfo},
     get_capabilities::{
         self,
         v3::{
@@ -55,4 +56,19 @@ pub(super) async fn get_capabilities(
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(get_capabilities::v3::Response::new(capabilities))
+}
+
+/// [`GET /.well-known/matrix/client`](https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient).
+pub(super) async fn discover_homeserver(
+    server: Server,
+    _: Call<discover_homeserver::Request>,
+) -> Result<discover_homeserver::Response> {
+    match server.config.server.public_url.as_str() {
+        "" => Err(error::not_found(
+            "The operator has not said at which address clients find this server",
+        )),
+        url => Ok(discover_homeserver::Response::new(HomeserverInfo::new(
+            url.to_owned(),
+        ))),
+    }
 }

@@ -415,3 +415,39 @@ async fn devices_show_where_they_were_seen() {
     assert_eq!(devices["devices"][0]["last_seen_ip"], "192.0.2.7");
     assert_eq!(devices["devices"][0]["last_seen_ts"], 1_700_000_000_000_u64);
 }
+
+#[tokio::test]
+async fn clients_find_the_server_where_the_operator_says_it_is() {
+    let well_known = || request(Method::GET, "/.well-known/matrix/client", "");
+    let server = open().await;
+    refused(answer(&server, well_known()).await, 404, "M_NOT_FOUND");
+    let mut config = Config::default();
+    config.server.public_url = "https://matrix.example.org".to_owned();
+    let server = Server::open(parts(config)).await.unwrap();
+    let told = json!({"m.homeserver": {"base_url": "https://matrix.example.org"}});
+    assert_eq!(ok(answer(&server, well_known()).await), told);
+}
+
+#[tokio::test]
+async fn who_is_suspended_reads_and_does_not_send() {
+    let server = open().await;
+    let token = register(&server, "alice").await;
+    let send = "/rooms/!x:localhost/send/m.room.message/1";
+    let message = json!({"msgtype": "m.text", "body": "x"});
+    refused(
+        put(&server, &token, send, message.clone()).await,
+        403,
+        "M_FORBIDDEN",
+    );
+    server
+        .users
+        .set_suspended("@alice:localhost".try_into().unwrap(), true)
+        .await
+        .unwrap();
+    refused(
+        put(&server, &token, send, message).await,
+        403,
+        "M_USER_SUSPENDED",
+    );
+    ok(get(&server, &token, "/account/whoami").await);
+}

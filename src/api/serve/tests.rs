@@ -285,6 +285,21 @@ async fn lets_open_requests_finish_before_it_stops() {
 }
 
 #[tokio::test]
+async fn long_polls_are_answered_when_it_stops() {
+    let (server, reachable, serving) = start(&[on(any_port())]).await;
+    let mut poll = TcpStream::connect(tcp(&reachable[0])).await.unwrap();
+    let request = "POST /test/end HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    poll.write_all(request.as_bytes()).await.unwrap();
+    while server.tasks.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    server.shutdown.begin();
+    let answer = answer(&mut poll).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn cuts_off_what_does_not_finish_in_time() {
     let mut config = Config::default();
     config.server.shutdown_grace = Duration::from_millis(20);
