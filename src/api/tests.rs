@@ -12,11 +12,17 @@ use storage::{Clock, Random, Storage};
 
 use error::Result;
 
-use crate::{Body, Call, Parts, Server, endpoint::Routes};
+use crate::{
+    Body, Call, Parts, Server,
+    endpoint::{Routes, Written},
+};
 
 /// Endpoints that there are for tests alone.
 pub(crate) fn routes(routes: Routes) -> Routes {
-    routes.endpoint(get_panic).endpoint(get_end)
+    routes
+        .endpoint(get_panic)
+        .endpoint(get_end)
+        .written(get_much)
 }
 
 macro_rules! endpoint_for_tests {
@@ -46,6 +52,7 @@ macro_rules! endpoint_for_tests {
 
 endpoint_for_tests!(get_panic "/test/panic");
 endpoint_for_tests!(get_end "/test/end");
+endpoint_for_tests!(get_much "/test/much");
 
 async fn get_panic(_: Server, _: Call<get_panic::Request>) -> Result<get_panic::Response> {
     panic!("as it was told to")
@@ -55,6 +62,11 @@ async fn get_panic(_: Server, _: Call<get_panic::Request>) -> Result<get_panic::
 async fn get_end(server: Server, _: Call<get_end::Request>) -> Result<get_end::Response> {
     server.shutdown.begun().await;
     Ok(get_end::Response {})
+}
+
+/// More than the buffers of a socket hold.
+async fn get_much(_: Server, _: Call<get_much::Request>) -> Result<Written> {
+    Ok(Written(vec![b' '; 64 << 20].into()))
 }
 
 /// Everything that a listener can offer.

@@ -2,9 +2,15 @@
 
 use error::Result;
 use ruma::{
-    api::client::config::{get_global_account_data, set_global_account_data},
+    RoomId,
+    api::client::config::{
+        get_global_account_data, get_room_account_data, set_global_account_data,
+        set_room_account_data,
+    },
     serde::Raw,
 };
+
+use storage::ShortRoomId;
 
 use super::check_own;
 use crate::{Call, Server};
@@ -39,6 +45,46 @@ pub(super) async fn set_global_account_data(
         .set_account_data(call.caller.user, None, &event_type, content)
         .await?;
     Ok(set_global_account_data::v3::Response::new())
+}
+
+/// [`GET /user/{userId}/rooms/{roomId}/account_data/{type}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3useruseridroomsroomidaccount_datatype).
+pub(super) async fn get_room_account_data(
+    server: Server,
+    call: Call<get_room_account_data::v3::Request>,
+) -> Result<get_room_account_data::v3::Response> {
+    check_own(&call.caller, &call.user_id)?;
+    let room = known_room(&server, &call.room_id).await?;
+    let event_type = call.event_type.to_string();
+    let users = &server.users;
+    let found = users
+        .find_account_data(call.caller.user, Some(room), &event_type)
+        .await?;
+    let data = found.ok_or_else(nothing)?;
+    let content = Raw::from_json(data.content);
+    Ok(get_room_account_data::v3::Response::new(content))
+}
+
+/// [`PUT /user/{userId}/rooms/{roomId}/account_data/{type}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3useruseridroomsroomidaccount_datatype).
+pub(super) async fn set_room_account_data(
+    server: Server,
+    call: Call<set_room_account_data::v3::Request>,
+) -> Result<set_room_account_data::v3::Response> {
+    check_own(&call.caller, &call.user_id)?;
+    let room = known_room(&server, &call.room_id).await?;
+    let event_type = call.event_type.to_string();
+    let content = call.data.json();
+    let users = &server.users;
+    users
+        .set_account_data(call.caller.user, Some(room), &event_type, content)
+        .await?;
+    Ok(set_room_account_data::v3::Response::new())
+}
+
+/// One may write something down about any room that this server knows, been there or not.
+async fn known_room(server: &Server, room_id: &RoomId) -> Result<ShortRoomId> {
+    let room = server.rooms.find_room(room_id).await?;
+    let room = room.ok_or_else(|| error::not_found("This server knows no such room"))?;
+    Ok(room.short)
 }
 
 fn nothing() -> error::Error {

@@ -34,6 +34,9 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How long the first bytes may take, of which HTTP/1.1 and HTTP/2 are told apart.
 const FIRST_BYTES: Duration = Duration::from_secs(30);
 
+/// How long a client may take none of what is written to it.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// How many bytes these are: the preface of HTTP/2.
 const PREFACE: usize = 24;
 
@@ -102,7 +105,7 @@ where
             Ok::<_, Infallible>(response.map(Full::new))
         }
     });
-    let io = TokioIo::new(FirstBytes::of(stream));
+    let io = TokioIo::new(Patient::with(stream));
     let mut connection = pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -128,25 +131,47 @@ fn asking(peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         .or(peer)
 }
 
-/// A stream that fails when its first bytes do not come in time. hyper has time-outs from the moment on
-/// when it knows the version of HTTP; who never sends enough to tell would hold the connection for ever.
-struct FirstBytes<S> {
+/// A stream that fails when its first bytes do not come in time, or when what is written is not taken.
+/// hyper has time-outs for reading from the moment on when it knows the version of HTTP, and none for
+/// writing; who sends too little to tell, or never reads, would hold the connection for ever.
+struct Patient<S> {
     stream: S,
     seen: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
+    first_bytes: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> FirstBytes<S> {
-    fn of(stream: S) -> Self {
+impl<S> Patient<S> {
+    fn with(stream: S) -> Self {
         Self {
             stream,
             seen: 0,
-            deadline: Some(Box::pin(tokio::time::sleep(FIRST_BYTES))),
+            first_bytes: Some(Box::pin(tokio::time::sleep(FIRST_BYTES))),
+            stalled: None,
+        }
+    }
+
+    /// The same, unless nothing could be written for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let deadline = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -154,7 +179,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(deadline) = &mut self.deadline else {
+        let Some(deadline) = &mut self.first_bytes else {
             return read;
         };
         match read {
@@ -165,7 +190,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
             ready => {
                 self.seen += buffer.filled().len() - before;
                 if self.seen >= PREFACE {
-                    self.deadline = None;
+                    self.first_bytes = None;
                 }
                 ready
             }
@@ -173,21 +198,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_stalled(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.unless_stalled(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.unless_stalled(context, shut)
     }
 
     fn poll_write_vectored(
@@ -195,7 +223,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_stalled(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
