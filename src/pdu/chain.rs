@@ -233,7 +233,10 @@ mod tests {
         assert_ne!(first, name(7, &[1, 2]));
         assert_ne!(first, name(8, &[1, 2, 5]));
         // On disk this is a key: it may not change from one version to the next.
-        assert_eq!(format!("{first:?}"), "NAME");
+        assert_eq!(
+            format!("{first:?}"),
+            "AuthSetHash(b60b2e4e27b398a86d1a7443916b7488)"
+        );
     }
 
     #[test]

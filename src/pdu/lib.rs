@@ -15,6 +15,7 @@ mod hash;
 mod number;
 mod power;
 mod redact;
+pub mod resolve;
 mod signing_key;
 mod step;
 pub mod tree;
