@@ -15,6 +15,7 @@
 //! * [`Need::Entry`]: the number under that key in the state tree of any of the states: they agree there;
 //! * [`Need::Reached`]: feed a [`Reach`] with the auth chains of the entries on which the states agree.
 //!
+//! Facts that were not asked for do no harm: who finds an entry may add its event in the same round.
 //! A fact that storage does not have makes the whole resolution void: there is no answer without it.
 
 mod check;

@@ -2,7 +2,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use roaring::RoaringBitmap;
 
-use super::run::{Run, agreement};
+use super::run::Run;
 use crate::{AuthChain, EventNumber};
 
 /// Above so many candidates for the conflicted state subgraph, which of them are in it is found out before
@@ -47,14 +47,8 @@ pub(super) fn full_conflicted_set(
 
 /// Everything under keys on which the states do not agree.
 fn conflicted_state_set(run: &Run<'_>) -> RoaringBitmap {
-    let differing = run
-        .differences
-        .entries
-        .iter()
-        .filter(|candidates| agreement(candidates).is_none());
-    differing
+    run.differing()
         .flatten()
-        .copied()
         .flatten()
         .map(|number| number.0)
         .collect()
@@ -64,22 +58,16 @@ fn conflicted_state_set(run: &Run<'_>) -> RoaringBitmap {
 ///
 /// The full auth chain of a state is the chain of its differing entries and that of the agreed ones
 /// together. So the auth difference is the difference of the former, without the latter.
-///
-/// NOTSPEC: an event counts as part of its own chain. The spec's words leave it out, which adds agreed
-/// state to the difference when only one of the states cites it; Synapse and ruma's users count it in, and
-/// servers must agree.
 fn difference_candidates(run: &mut Run<'_>, conflicted: &RoaringBitmap) -> Option<RoaringBitmap> {
-    let differences = run.differences;
     let mut union = RoaringBitmap::new();
     let mut intersection: Option<RoaringBitmap> = None;
-    for state in 0..differences.states {
+    for state in 0..run.differences.states {
         let mut chain = RoaringBitmap::new();
         let mut seen: HashSet<*const AuthChain> = HashSet::new();
-        for candidates in &differences.entries {
+        for candidates in run.differing() {
             let Some(number) = candidates.get(state).copied().flatten() else {
                 continue;
             };
-            chain.insert(number.0);
             let own = run.ask.chain(number)?;
             if seen.insert(Arc::as_ptr(own)) {
                 chain |= own.numbers();
@@ -95,6 +83,10 @@ fn difference_candidates(run: &mut Run<'_>, conflicted: &RoaringBitmap) -> Optio
 }
 
 /// The candidates that no agreed entry leans on, nor is.
+///
+/// NOTSPEC: by the spec's words an event is no part of its own chain, so that an agreed entry which only some
+/// of the states cite would be in the difference. Synapse and the users of ruma count it in, and servers must
+/// agree.
 fn confirm_difference(run: &mut Run<'_>, mut difference: RoaringBitmap) -> Option<RoaringBitmap> {
     // What was looked at anyway settles most: old power levels stand behind the present ones.
     for number in &run.agreed {

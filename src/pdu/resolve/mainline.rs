@@ -15,6 +15,9 @@ pub(super) fn order(
     agreed_count: bool,
     state: &Resolved<'_>,
 ) -> Option<Vec<EventNumber>> {
+    if events.is_empty() {
+        return Some(Vec::new());
+    }
     let key = (StateEventType::RoomPowerLevels, String::new());
     let levels = match state.get(&key) {
         Some(&number) => Some(number),

@@ -1,6 +1,5 @@
 use std::collections::{BTreeSet, HashMap};
 
-use roaring::RoaringBitmap;
 use ruma::events::StateEventType;
 
 use super::{
@@ -41,21 +40,23 @@ impl<'a> Run<'a> {
 
     /// Everything under the differing keys, each with its chain; `None` if some of it is not known yet.
     ///
-    /// From here on the keys of the differences are known.
-    pub(super) fn load_candidates(&mut self) -> Option<RoaringBitmap> {
-        let mut all = RoaringBitmap::new();
-        for candidates in &self.differences.entries {
+    /// From here on the differing keys are known.
+    pub(super) fn load_candidates(&mut self) -> Option<()> {
+        for candidates in self.differing() {
             for number in candidates.iter().copied().flatten() {
-                if !all.insert(number.0) {
-                    continue;
-                }
                 self.ask.chain(number);
                 if let Some(key) = self.ask.event(number).and_then(|event| event.key.as_ref()) {
                     self.keys.insert(key, candidates);
                 }
             }
         }
-        self.ask.is_content().then_some(all)
+        self.ask.is_content().then_some(())
+    }
+
+    /// What the states hold under each key on which they do not agree.
+    pub(super) fn differing(&self) -> impl Iterator<Item = &'a Candidates> + use<'a> {
+        let entries = self.differences.entries.iter();
+        entries.filter(|candidates| agreement(candidates).is_none())
     }
 
     /// What each of the states holds under this key, if they differ there.
@@ -67,10 +68,10 @@ impl<'a> Run<'a> {
     ///
     /// Nothing where they differ. The event is asked for as well.
     pub(super) fn agreed(&mut self, key: &StateKey) -> Option<Option<EventNumber>> {
-        let number = match self.keys.get(key) {
-            Some(candidates) => agreement(candidates),
-            None => self.ask.entry(key)?,
-        };
+        if self.keys.contains_key(key) {
+            return Some(None);
+        }
+        let number = self.ask.entry(key)?;
         if let Some(number) = number
             && self.agreed.insert(number)
         {
@@ -127,9 +128,10 @@ impl<'a> Run<'a> {
             .entries
             .iter()
             .map(|candidates| {
-                let held = candidates.iter().copied().flatten().next()?;
-                let key = self.ask.event(held)?.key.as_ref()?;
-                agreement(candidates).or_else(|| resolved.get(key).copied())
+                agreement(candidates).or_else(|| {
+                    let held = candidates.iter().copied().flatten().next()?;
+                    resolved.get(self.ask.event(held)?.key.as_ref()?).copied()
+                })
             })
             .collect();
         let mut added: Vec<_> = resolved

@@ -78,7 +78,7 @@ impl Conflict<'_> {
 /// Rejected events do not take part: the spec has no word on them here, and this is what others do.
 fn find_conflicts<'a>(run: &mut Run<'a>, decided: &mut Resolved<'a>) -> Option<Vec<Conflict<'a>>> {
     let mut conflicts = Vec::new();
-    for candidates in &run.differences.entries {
+    for candidates in run.differing() {
         let mut numbers: Vec<_> = candidates.iter().copied().flatten().collect();
         numbers.sort_unstable();
         numbers.dedup();

@@ -14,6 +14,9 @@ use crate::EventNumber;
 pub(super) fn resolve(run: &mut Run<'_>, rules: StateResolutionV2Rules) -> Option<Resolution> {
     let agreed_count = !rules.begin_iterative_auth_checks_with_empty_state_map;
     let full = full_conflicted_set(run, rules.consider_conflicted_state_subgraph, agreed_count)?;
+    if full.is_empty() {
+        return Some(run.finish(&Resolved::new()));
+    }
     for number in full.iter().map(EventNumber) {
         run.load_surroundings(number, agreed_count);
     }

@@ -2,7 +2,9 @@
 //! what it costs in large ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod cases;
 mod cost;
+mod crowd;
 mod graphs;
 mod random;
 mod room;
