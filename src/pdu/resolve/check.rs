@@ -1,3 +1,5 @@
+//! The auth rules applied to a list of events, one after another.
+
 use ruma::events::{StateEventType, TimelineEventType};
 
 use super::{

@@ -1,3 +1,5 @@
+//! Which events a resolution is about: the full conflicted set, by algebra on auth chains.
+
 use std::{collections::HashSet, sync::Arc};
 
 use roaring::RoaringBitmap;

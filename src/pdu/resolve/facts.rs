@@ -1,3 +1,5 @@
+//! What a resolution asks for and what it was told.
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock},

@@ -1,3 +1,5 @@
+//! The mainline ordering: by how far back the power levels lie that an event knows.
+
 use std::{cmp::Reverse, collections::HashMap};
 
 use roaring::RoaringBitmap;

@@ -1,3 +1,5 @@
+//! Resolution of whole state maps in memory.
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use smallvec::SmallVec;

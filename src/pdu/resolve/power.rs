@@ -1,3 +1,5 @@
+//! The power events, and the order in which they take effect.
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap},

@@ -1,3 +1,5 @@
+//! State resets: what a resolution took from a room though nobody contested it.
+
 use super::{StateKey, run::Run};
 use crate::EventNumber;
 

@@ -1,3 +1,5 @@
+//! One pass of a resolution: what it starts from, looks up again and again, and ends with.
+
 use std::collections::{BTreeSet, HashMap};
 
 use ruma::events::StateEventType;

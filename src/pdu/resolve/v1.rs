@@ -1,3 +1,5 @@
+//! Version 1 of the algorithm, of room version 1.
+
 use std::cmp::Reverse;
 
 use ruma::events::StateEventType;

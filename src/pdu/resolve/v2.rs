@@ -1,3 +1,5 @@
+//! Versions 2 and 2.1 of the algorithm, of all later room versions.
+
 use ruma::room_version_rules::StateResolutionV2Rules;
 
 use super::{

@@ -1,3 +1,5 @@
+//! A room in memory whose events are made from their parts.
+
 use std::{collections::HashMap, sync::Arc};
 
 use pdu::{

@@ -1,3 +1,5 @@
+//! Answers to what a resolution asks for, counted.
+
 use std::collections::{BTreeSet, HashSet};
 
 use pdu::{
