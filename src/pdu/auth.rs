@@ -5,6 +5,10 @@
 
 mod member;
 mod power_levels;
+#[cfg(test)]
+mod synapse_tests;
+#[cfg(test)]
+mod tests;
 
 use std::{borrow::Borrow, borrow::Cow, cell::OnceCell};
 

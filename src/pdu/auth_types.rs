@@ -1,3 +1,5 @@
+//! Which parts of the state must allow an event: the auth events selection.
+
 use std::borrow::Cow;
 
 use ruma::{

@@ -208,3 +208,6 @@ pub fn member<'a>(object: &'a [u8], key: &str) -> Option<&'a [u8]> {
 pub fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     members::string(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! Events that we make: hashed and signed.
+
 use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
@@ -159,3 +161,6 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, Value<'a>)>) -> Value<
     }
     Value::Object(object)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! Why something is not an event, and the limits of events.
+
 use crate::canonical::JsonError;
 
 /// The most bytes an event may have as canonical JSON, signatures included

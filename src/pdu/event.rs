@@ -1,3 +1,5 @@
+//! An event as servers exchange it.
+
 use std::ops::Range;
 
 use bytes::Bytes;

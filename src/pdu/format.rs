@@ -334,3 +334,6 @@ fn read_origin_server_ts(
         .and_then(|time| UInt::try_from(time).ok());
     time.map(MilliSecondsSinceUnixEpoch).ok_or(type_error)
 }
+
+#[cfg(test)]
+mod tests;

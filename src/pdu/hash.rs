@@ -1,3 +1,5 @@
+//! Content hashes, reference hashes, and the event IDs made of them.
+
 use ruma::{EventId, OwnedEventId, room_version_rules::EventIdFormatVersion};
 use sha2::{Digest, Sha256};
 

@@ -10,6 +10,8 @@ mod content;
 mod draft;
 mod error;
 mod event;
+#[cfg(test)]
+mod fixture_tests;
 mod format;
 mod hash;
 mod number;
@@ -18,6 +20,8 @@ mod redact;
 pub mod resolve;
 mod signing_key;
 mod step;
+#[cfg(test)]
+mod synapse_tests;
 pub mod tree;
 mod verify;
 mod version;

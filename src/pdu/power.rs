@@ -1,3 +1,5 @@
+//! Power levels.
+
 use std::fmt;
 
 use ruma::UserId;

@@ -1,3 +1,5 @@
+//! What a redaction leaves of an event.
+
 use ruma::room_version_rules::RedactionRules;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! The keys with which servers sign, and signed JSON that is no event.
+
 use std::fmt;
 
 use ed25519_dalek::{Signature, Signer, VerifyingKey};

@@ -1,3 +1,5 @@
+//! The signatures of events.
+
 use ruma::{
     OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId, UserId,
     events::TimelineEventType,
@@ -155,3 +157,6 @@ pub fn verify_signatures(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

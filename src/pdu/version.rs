@@ -1,3 +1,5 @@
+//! The rules of each room version.
+
 use std::ops::Deref;
 
 use ruma::{

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 
 use ruma::{
     UserId,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{StateEventType, room::member::MembershipState},
     room::JoinRuleKind,
 };
 
@@ -167,10 +167,6 @@ where
         let Some(invite) = invite.as_ref().map(Borrow::borrow) else {
             return refuse("the room has no m.room.third_party_invite event with that token");
         };
-        debug_assert_eq!(
-            *invite.event_type(),
-            TimelineEventType::RoomThirdPartyInvite
-        );
         if invite.sender() != self.pdu.sender() {
             return refuse("the sender did not send the m.room.third_party_invite event");
         }
