@@ -77,10 +77,10 @@ impl Make {
 impl Room {
     /// A room with nothing but its create event, by `@creator:a`.
     pub(crate) fn new(version: &str) -> Self {
-        Self::with_create(version, "@creator:a", json!({ "creator": "@creator:a" }))
+        Self::with_create(version, "@creator:a", &json!({ "creator": "@creator:a" }))
     }
 
-    pub(crate) fn with_create(version: &str, creator: &str, content: Json) -> Self {
+    pub(crate) fn with_create(version: &str, creator: &str, content: &Json) -> Self {
         let rules = rules(version);
         let create = Self::draft_create(version, creator, content)
             .sign(rules, &spec_key(), server_name!("a"))
@@ -93,14 +93,14 @@ impl Room {
         }
     }
 
-    pub(crate) fn draft_create(version: &str, creator: &str, content: Json) -> Draft {
+    pub(crate) fn draft_create(version: &str, creator: &str, content: &Json) -> Draft {
         Draft {
             room_id: (!rules(version).room_id_is_create_event_id())
                 .then(|| RoomId::parse("!room:a").unwrap()),
             sender: UserId::parse(creator).unwrap(),
             event_type: "m.room.create".into(),
             state_key: Some(String::new()),
-            content: to_raw_value(&content).unwrap(),
+            content: to_raw_value(content).unwrap(),
             prev_events: Vec::new(),
             auth_events: Vec::new(),
             depth: 1,

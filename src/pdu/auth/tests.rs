@@ -22,11 +22,11 @@ const OUTSIDER: &str = "@outsider:c";
 
 /// A room with a creator (100 or infinite), an admin (100), a moderator (50), a user (0), and an outsider.
 fn room(version: &str) -> Room {
-    room_with(version, json!({}))
+    room_with(version, &json!({}))
 }
 
 /// The same with further power levels.
-fn room_with(version: &str, extra: Json) -> Room {
+fn room_with(version: &str, extra: &Json) -> Room {
     let mut room = Room::new(version);
     for user in [CREATOR, ADMIN, MOD, USER] {
         room.put_member(user, "join");
@@ -89,7 +89,7 @@ fn rooms_that_do_not_federate_are_for_one_server() {
             if let Some(federate) = federate {
                 create["m.federate"] = federate.into();
             }
-            let mut room = Room::with_create(version, CREATOR, create);
+            let mut room = Room::with_create(version, CREATOR, &create);
             for user in [CREATOR, USER] {
                 room.put_member(user, "join");
             }
@@ -159,7 +159,7 @@ fn third_party_invite_events_need_the_invite_level_only() {
         let make = |sender: &str| Make::state(sender, "m.room.third_party_invite", "t", json!({}));
         let room = room_with(
             version,
-            json!({ "events": { "m.room.third_party_invite": 100 } }),
+            &json!({ "events": { "m.room.third_party_invite": 100 } }),
         );
         allows(&room, &make(MOD));
         refuses(&room, &make(USER), "may not invite");
@@ -171,7 +171,7 @@ fn events_need_the_level_of_their_type() {
     for version in VERSIONS {
         let extra =
             json!({ "events": { "a": 50, "b": 0 }, "events_default": 10, "state_default": 60 });
-        let mut room = room_with(version, extra);
+        let mut room = room_with(version, &extra);
         for (event_type, state_key, user, moderator) in [
             ("a", None, false, true),
             ("a", Some(""), false, true),
@@ -215,7 +215,7 @@ fn events_need_the_level_of_their_type() {
 #[test]
 fn state_keys_that_are_user_ids_are_theirs() {
     for version in VERSIONS {
-        let room = room_with(version, json!({ "state_default": 0 }));
+        let room = room_with(version, &json!({ "state_default": 0 }));
         allows(&room, &Make::state(USER, "s", USER, json!({})));
         allows(&room, &Make::state(USER, "s", "x@admin:a", json!({})));
         for key in [ADMIN, "@", "@user:b_x", "@odd"] {
@@ -236,7 +236,7 @@ fn state_keys_that_are_user_ids_are_theirs() {
 #[test]
 fn owned_state_of_msc3757() {
     for version in ["org.matrix.msc3757.10", "org.matrix.msc3757.11"] {
-        let room = room_with(version, json!({ "state_default": 0 }));
+        let room = room_with(version, &json!({ "state_default": 0 }));
         let set = |sender: &str, key: &str| Make::state(sender, "s", key, json!({}));
         for key in [USER, "@user:b_", "@user:b_x", "@user:b_x_y"] {
             allows(&room, &set(USER, key));
@@ -275,7 +275,7 @@ fn redactions_are_special_up_to_version_2() {
     }
     for version in versions(3, 12) {
         allows(&room(version), &redaction(USER, Some("$x")));
-        let room = room_with(version, json!({ "events": { "m.room.redaction": 50 } }));
+        let room = room_with(version, &json!({ "events": { "m.room.redaction": 50 } }));
         refuses(&room, &redaction(USER, Some("$x")), "needs power level 50");
     }
 }
@@ -337,7 +337,7 @@ fn state_is_read_leniently() {
 
 #[test]
 fn notifying_has_levels_too() {
-    let room = room_with("11", json!({ "notifications": { "room": 20 } }));
+    let room = room_with("11", &json!({ "notifications": { "room": 20 } }));
     let event = room.find(&"m.room.power_levels".into(), "").unwrap();
     let power = PowerLevels::new(room.rules, &room.create, Some(&event));
     assert_eq!(power.to_notify("room").unwrap(), 20);

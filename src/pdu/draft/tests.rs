@@ -175,7 +175,7 @@ fn bad_drafts_are_refused() {
         deepest.depth = u64::MAX;
         assert_eq!(sign(version, &deepest).unwrap().depth(), (1 << 53) - 1);
     }
-    let mut named = Room::draft_create("12", "@creator:a", json!({}));
+    let mut named = Room::draft_create("12", "@creator:a", &json!({}));
     named.room_id = Some(RoomId::parse("!r:a").unwrap());
     assert!(matches!(
         sign("12", &named),

@@ -15,7 +15,7 @@ fn check_create(
     creator: &str,
     change: impl Fn(&mut crate::Draft),
 ) -> Result<(), String> {
-    let mut draft = Room::draft_create(version, creator, json!({ "creator": creator }));
+    let mut draft = Room::draft_create(version, creator, &json!({ "creator": creator }));
     change(&mut draft);
     let pdu = draft
         .sign(rules(version), &spec_key(), ruma::server_name!("a"))
@@ -24,8 +24,8 @@ fn check_create(
         .map_err(|e| e.reason().to_owned())
 }
 
-fn content(json: Json) -> Box<serde_json::value::RawValue> {
-    serde_json::value::to_raw_value(&json).unwrap()
+fn content(json: &Json) -> Box<serde_json::value::RawValue> {
+    serde_json::value::to_raw_value(json).unwrap()
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn create_events() {
         ] {
             let verdict = check_create(version, CREATOR, |draft| {
                 draft.content =
-                    content(json!({ "creator": CREATOR, "room_version": room_version }));
+                    content(&json!({ "creator": CREATOR, "room_version": room_version }));
             });
             assert_eq!(verdict.is_ok(), known, "{version} {room_version}");
         }
@@ -78,7 +78,9 @@ fn create_events_belong_to_the_server_of_the_room_id() {
 #[test]
 fn create_events_name_their_creator_up_to_version_10() {
     for version in VERSIONS {
-        let verdict = check_create(version, CREATOR, |draft| draft.content = content(json!({})));
+        let verdict = check_create(version, CREATOR, |draft| {
+            draft.content = content(&json!({}))
+        });
         assert_eq!(
             verdict.is_ok(),
             ["11", "12"].contains(&version),
@@ -105,7 +107,7 @@ fn additional_creators_are_user_ids_since_version_12() {
         for version in VERSIONS {
             let verdict = check_create(version, CREATOR, |draft| {
                 draft.content =
-                    content(json!({ "creator": CREATOR, "additional_creators": creators }));
+                    content(&json!({ "creator": CREATOR, "additional_creators": creators }));
             });
             assert_eq!(
                 verdict.is_ok(),
@@ -172,7 +174,7 @@ fn auth_events_are_those_selected() {
 fn auth_events_are_state_events_of_the_same_room() {
     for version in VERSIONS {
         let here = room(version);
-        let elsewhere = Room::with_create(version, "@other:a", json!({ "creator": "@other:a" }));
+        let elsewhere = Room::with_create(version, "@other:a", &json!({ "creator": "@other:a" }));
         let stranger = elsewhere.make(&member(USER, USER, "join"));
         let mut draft = here.draft(&Make::message(USER, "m.room.message", json!({})));
         let message = here.make(&Make::message(USER, "m.room.member", json!({})));

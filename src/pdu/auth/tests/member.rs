@@ -56,7 +56,7 @@ fn the_creator_joins_first() {
     }
     // The creator is who the content names up to version 10, the sender since.
     for version in VERSIONS {
-        let room = Room::with_create(version, CREATOR, json!({ "creator": ADMIN }));
+        let room = Room::with_create(version, CREATOR, &json!({ "creator": ADMIN }));
         let prev_events = Some(vec![room.create.event_id().to_owned()]);
         let named = room.check_made(&Make {
             prev_events: prev_events.clone(),
@@ -207,7 +207,7 @@ fn invites() {
         room.put_member(OUTSIDER, "ban");
         refuses(&room, &member(MOD, OUTSIDER, "invite"), "banned");
         // Everybody may by default.
-        let mut room = room_with(version, json!({ "invite": 0 }));
+        let mut room = room_with(version, &json!({ "invite": 0 }));
         allows(&room, &member(USER, OUTSIDER, "invite"));
         room.state
             .remove(&("m.room.power_levels".into(), String::new()));
@@ -252,11 +252,11 @@ fn leaving_and_removing() {
         );
         refuses(&room, &member(MOD, USER, "leave"), "may not remove");
         // To lift a ban needs the ban level as well.
-        let mut room = room_with(version, json!({ "ban": 60, "kick": 40 }));
+        let mut room = room_with(version, &json!({ "ban": 60, "kick": 40 }));
         room.put_member(OUTSIDER, "ban");
         refuses(&room, &member(MOD, OUTSIDER, "leave"), "may not lift bans");
         allows(&room, &member(ADMIN, OUTSIDER, "leave"));
-        let mut room = room_with(version, json!({ "ban": 40, "kick": 60 }));
+        let mut room = room_with(version, &json!({ "ban": 40, "kick": 60 }));
         room.put_member(OUTSIDER, "ban");
         refuses(&room, &member(MOD, OUTSIDER, "leave"), "may not remove");
         allows(&room, &member(ADMIN, OUTSIDER, "leave"));
@@ -278,7 +278,7 @@ fn bans() {
             &member("@stranger:c", OUTSIDER, "ban"),
             "not in the room",
         );
-        let room = room_with(version, json!({ "ban": 60 }));
+        let room = room_with(version, &json!({ "ban": 60 }));
         refuses(&room, &member(MOD, OUTSIDER, "ban"), "may not ban");
     }
 }

@@ -79,7 +79,7 @@ fn stringy_and_broken_levels_count() {
     for version in versions(1, 9) {
         let room = room_with(
             version,
-            json!({ "users": { USER: " +0050 " }, "state_default": "50", "events": { "x": "-1" } }),
+            &json!({ "users": { USER: " +0050 " }, "state_default": "50", "events": { "x": "-1" } }),
         );
         allows(&room, &Make::state(USER, "m.room.topic", "", json!({})));
         allows(&room, &Make::message(MOD, "x", json!({})));
@@ -88,7 +88,7 @@ fn stringy_and_broken_levels_count() {
     for version in versions(1, 5) {
         let room = room_with(
             version,
-            json!({ "users": { USER: 50.57, MOD: 49.9 }, "state_default": 50.3 }),
+            &json!({ "users": { USER: 50.57, MOD: 49.9 }, "state_default": 50.3 }),
         );
         allows(&room, &Make::state(USER, "m.room.topic", "", json!({})));
         refuses(
@@ -100,7 +100,7 @@ fn stringy_and_broken_levels_count() {
             r#"{"users": {"@user:b": 1e300, "@mod:b": 99999999999999999999}}"#,
         )
         .unwrap();
-        let room = room_with(version, huge);
+        let room = room_with(version, &huge);
         allows(&room, &Make::state(USER, "m.room.topic", "", json!({})));
         allows(&room, &Make::state(MOD, "m.room.topic", "", json!({})));
     }
@@ -114,7 +114,7 @@ fn stringy_and_broken_levels_count() {
     }
     // What nobody can read allows nothing.
     for version in versions(1, 9) {
-        let room = room_with(version, json!({ "state_default": "many", "kick": "x" }));
+        let room = room_with(version, &json!({ "state_default": "many", "kick": "x" }));
         refuses(
             &room,
             &Make::state(CREATOR, "m.room.topic", "", json!({})),
@@ -127,7 +127,7 @@ fn stringy_and_broken_levels_count() {
 #[test]
 fn creators_have_no_level_since_version_12() {
     let create = json!({ "additional_creators": [ADMIN] });
-    let mut room = Room::with_create("12", CREATOR, create);
+    let mut room = Room::with_create("12", CREATOR, &create);
     for user in [CREATOR, ADMIN, MOD, USER] {
         room.put_member(user, "join");
     }
@@ -156,7 +156,7 @@ fn creators_have_no_level_since_version_12() {
     // Before, `additional_creators` means nothing.
     for version in versions(1, 11) {
         let create = json!({ "creator": CREATOR, "additional_creators": [ADMIN] });
-        let mut room = Room::with_create(version, CREATOR, create);
+        let mut room = Room::with_create(version, CREATOR, &create);
         for user in [CREATOR, ADMIN] {
             room.put_member(user, "join");
         }
@@ -179,7 +179,7 @@ fn changed(version: &str, change: impl Fn(&mut Json)) -> Result<(), String> {
         "notifications": { "high": 60, "low": 10 },
         "ban": 60, "kick": 40, "events_default": 0,
     });
-    let mut room = room_with(version, extra);
+    let mut room = room_with(version, &extra);
     let current = room.find(&"m.room.power_levels".into(), "").unwrap();
     let mut content: Json = serde_json::from_slice(current.content_bytes()).unwrap();
     content["users"]["@peer:b"] = 50.into();
