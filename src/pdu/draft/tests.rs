@@ -363,9 +363,12 @@ proptest! {
         prop_assert_eq!(read.json(), redacted.json());
     }
 
-    /// Ruma makes the same hashes and the same redactions.
+    /// Ruma makes the same hashes and the same redactions, but for a `third_party_invite` that is no object:
+    /// it leaves that as it is, Synapse and we leave nothing of it.
     #[test]
     fn ruma_agrees((version, pdu) in any_event()) {
+        let invite = pdu.content_member("third_party_invite");
+        prop_assume!(invite.is_none_or(|invite| invite.starts_with(b"{")));
         let rules = rules(version);
         let object: ruma::CanonicalJsonObject = serde_json::from_slice(pdu.json()).unwrap();
         let hash = ruma::signatures::reference_hash(&object, rules).unwrap();
