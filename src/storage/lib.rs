@@ -4,7 +4,7 @@
 //! interface is shaped after the strictest engine it is meant for (versionstamps, optimistic
 //! preconditions, small batches, short transactions), so that code written against it can move.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 pub mod batch;
 mod clock;
@@ -12,9 +12,11 @@ mod failure;
 pub mod key;
 mod model;
 mod names;
+mod open;
 mod position;
 mod random;
 pub mod read;
+mod rocks;
 pub mod schema;
 pub mod table;
 pub mod value;
@@ -24,6 +26,7 @@ pub use self::{
     batch::{Batch, OnceKey},
     clock::Clock,
     key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},
+    open::{FORMAT, OpenError, Options},
     position::{Position, Stamp},
     random::Random,
     read::{Answers, Found, Range, Reads, Slot},
@@ -44,6 +47,9 @@ pub enum ReadError {
     /// The answer to another list of reads was asked.
     #[error("these answers belong to another list of reads")]
     Slot,
+    /// A range answers more than [`read::MAX_ANSWER`].
+    #[error("a range is too long to be read at once")]
+    TooLarge,
     /// The snapshot is older than an engine keeps it.
     #[error("the snapshot is too old")]
     TooOld,
@@ -98,12 +104,14 @@ struct Shared {
     engine: Engine,
     epoch: u32,
     hash_key: [u8; 32],
+    server_name: String,
     wakeups: Arc<wake::Wakeups>,
 }
 
 #[derive(Debug)]
 enum Engine {
     Model(model::Model),
+    Rocks(rocks::Rocks),
 }
 
 /// One consistent view of the database.
@@ -116,15 +124,34 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 enum View {
     Model(model::ModelSnapshot),
+    Rocks(rocks::View),
 }
 
 impl Storage {
+    /// Opens the database in the folder `path`, making it if there is none. Blocks while it does.
+    ///
+    /// # Errors
+    ///
+    /// Each [`OpenError`] is a sentence for the operator.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        let wakeups = Arc::default();
+        let (rocks, meta) = rocks::Rocks::open(path.as_ref(), options, &wakeups)?;
+        Ok(Self(Arc::new(Shared {
+            engine: Engine::Rocks(rocks),
+            epoch: meta.epoch,
+            hash_key: meta.hash_key,
+            server_name: meta.server_name,
+            wakeups,
+        })))
+    }
+
     /// An empty database in memory, for tests.
     pub fn model() -> Self {
         Self(Arc::new(Shared {
             engine: Engine::Model(model::Model::default()),
             epoch: 1,
             hash_key: [7; 32],
+            server_name: "localhost".to_owned(),
             wakeups: Arc::default(),
         }))
     }
@@ -132,28 +159,53 @@ impl Storage {
     /// A view that holds at least everything up to `at_least` ([`Position::START`]: whatever there is),
     /// and every commit that was acknowledged before this call.
     pub async fn snapshot(&self, _at_least: Position) -> Result<Snapshot, ReadError> {
-        match &self.0.engine {
+        let (view, stamp) = match &self.0.engine {
             Engine::Model(model) => {
                 let view = model.snapshot();
-                let position = Position::new(self.0.epoch, view.stamp, u16::MAX);
-                Ok(Snapshot {
-                    view: View::Model(view),
-                    position,
-                })
+                let stamp = view.stamp;
+                (View::Model(view), stamp)
             }
-        }
+            Engine::Rocks(rocks) => {
+                let view = rocks.snapshot();
+                let stamp = view.stamp();
+                (View::Rocks(view), stamp)
+            }
+        };
+        Ok(Snapshot {
+            view,
+            position: Position::new(self.0.epoch, stamp, u16::MAX),
+        })
     }
 
     /// Writes a batch whole, or not at all. When this returns `Ok`, the batch survives a crash. The
     /// position is that of its thing number 0.
     pub async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
+        let batch = Arc::new(batch);
         let stamp = match &self.0.engine {
-            Engine::Model(model) => model
-                .commit(&batch, self.0.epoch)
-                .map_err(CommitError::Conflict)?,
+            Engine::Model(model) => {
+                let stamp = model
+                    .commit(&batch, self.0.epoch)
+                    .map_err(CommitError::Conflict)?;
+                self.0.wakeups.wake(&batch.topics);
+                stamp
+            }
+            Engine::Rocks(rocks) => rocks.commit(batch).await?,
         };
-        self.0.wakeups.wake(&batch.topics);
         Ok(Position::new(self.0.epoch, stamp, 0))
+    }
+
+    /// The name of the server that this database belongs to, as stored at its first start.
+    pub fn server_name(&self) -> &str {
+        &self.0.server_name
+    }
+
+    /// How often the engine brought its log to the disk since the start; `None` if it does not count
+    /// (see [`Options::statistics`]) or has no log.
+    pub fn log_syncs(&self) -> Option<u64> {
+        match &self.0.engine {
+            Engine::Model(_) => None,
+            Engine::Rocks(rocks) => rocks.log_syncs(),
+        }
     }
 
     /// The keyed hash of a name: `kind` keeps names of different kinds apart.
@@ -193,6 +245,7 @@ impl Snapshot {
     pub async fn read(&self, reads: &Reads) -> Result<Answers, ReadError> {
         match &self.view {
             View::Model(view) => Ok(view.read(reads)),
+            View::Rocks(view) => view.read(reads).await,
         }
     }
 

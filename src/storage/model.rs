@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::{
     Stamp,
     batch::{Batch, Operation, Precondition},
+    position::{fill, stamp_of},
     read::{Answers, Reads},
 };
 
@@ -37,7 +38,7 @@ impl Model {
         let state = self.state.lock();
         ModelSnapshot {
             rows: Arc::clone(&state.rows),
-            stamp: stamp(state.commits),
+            stamp: stamp_of(state.commits),
         }
     }
 
@@ -55,7 +56,7 @@ impl Model {
             return Err(unmet);
         }
         state.commits += 1;
-        let stamp = stamp(state.commits);
+        let stamp = stamp_of(state.commits);
         let rows = Arc::make_mut(&mut state.rows);
         for operation in &batch.operations {
             apply(rows, operation, epoch, stamp);
@@ -85,35 +86,18 @@ fn apply(rows: &mut Rows, operation: &Operation, epoch: u32, stamp: Stamp) {
         Operation::DeleteRange(from, to) => {
             rows.retain(|key, _| key < from || key >= to);
         }
-        Operation::Add(key, delta) => merge(rows, key, |old| old.wrapping_add(*delta)),
-        Operation::Max(key, value) => merge(rows, key, |old| old.max(*value)),
+        Operation::Add(key, number) => merge(rows, key, *number, i64::wrapping_add),
+        Operation::Max(key, number) => merge(rows, key, *number, i64::max),
     }
 }
 
-fn merge(rows: &mut Rows, key: &[u8], change: impl Fn(i64) -> i64) {
+fn merge(rows: &mut Rows, key: &[u8], number: i64, change: fn(i64, i64) -> i64) {
     let old = rows
         .get(key)
         .and_then(|bytes| bytes.as_ref().try_into().ok())
         .map(i64::from_le_bytes);
-    let new = change(old.unwrap_or_default());
+    let new = old.map_or(number, |old| change(old, number));
     rows.insert(key.to_vec(), new.to_le_bytes().to_vec().into());
-}
-
-/// Puts epoch and stamp over the first fourteen bytes of the pending position at `at`.
-pub(crate) fn fill(bytes: &mut [u8], at: usize, epoch: u32, stamp: Stamp) {
-    if let Some(place) = bytes.get_mut(at..at + 14) {
-        let (epoch_bytes, stamp_bytes) = place.split_at_mut(4);
-        epoch_bytes.copy_from_slice(&epoch.to_be_bytes());
-        stamp_bytes.copy_from_slice(&stamp.0);
-    }
-}
-
-fn stamp(commits: u64) -> Stamp {
-    let mut stamp = [0; 10];
-    if let Some(low) = stamp.last_chunk_mut::<8>() {
-        *low = commits.to_be_bytes();
-    }
-    Stamp(stamp)
 }
 
 impl ModelSnapshot {

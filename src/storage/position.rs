@@ -18,6 +18,24 @@ impl Stamp {
     const ZERO: Self = Self([0; 10]);
 }
 
+/// The stamp of an engine that counts.
+pub(crate) fn stamp_of(count: u64) -> Stamp {
+    let mut stamp = Stamp::ZERO;
+    if let Some(low) = stamp.0.last_chunk_mut::<8>() {
+        *low = count.to_be_bytes();
+    }
+    stamp
+}
+
+/// Puts epoch and stamp over the first fourteen bytes of the pending position at `at`.
+pub(crate) fn fill(bytes: &mut [u8], at: usize, epoch: u32, stamp: Stamp) {
+    if let Some(place) = bytes.get_mut(at..at.saturating_add(14)) {
+        let (epoch_bytes, stamp_bytes) = place.split_at_mut(4);
+        epoch_bytes.copy_from_slice(&epoch.to_be_bytes());
+        stamp_bytes.copy_from_slice(&stamp.0);
+    }
+}
+
 /// When this server learned of something: an opaque, totally ordered token.
 ///
 /// It begins with an epoch, which a restored backup or an import raises, so that tokens handed out

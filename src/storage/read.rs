@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use crate::{Key, KeyPrefix, ReadError, Table, Value};
 
+/// How many bytes one range may answer, at most. Longer ones are read in pieces, by a limit of rows.
+pub const MAX_ANSWER: usize = 64 << 20;
+
 /// A row as it was found: the value, and its bytes for a precondition.
 #[derive(Clone, Debug)]
 pub struct Found<V> {
