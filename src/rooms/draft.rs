@@ -1,3 +1,5 @@
+//! What somebody here wants to send, before it has its place in the graph.
+
 use std::{fmt, sync::Arc};
 
 use pdu::RoomRules;

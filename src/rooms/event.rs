@@ -1,3 +1,5 @@
+//! Events in memory, and what their contents say to us.
+
 use std::sync::Arc;
 
 use pdu::{EventNumber, Pdu, RoomRules};

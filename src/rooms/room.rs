@@ -1,3 +1,5 @@
+//! A room: what never changes of it.
+
 use pdu::{RoomRules, tree::HashKey};
 use ruma::{OwnedRoomId, RoomId};
 use storage::{ShortRoomId, Storage, schema};

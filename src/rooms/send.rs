@@ -29,7 +29,7 @@ impl Rooms {
     /// # Errors
     ///
     /// As [`Rooms::send`].
-    pub(crate) async fn send_first(
+    pub async fn send_first(
         &self,
         rules: &'static RoomRules,
         mut group: Group,

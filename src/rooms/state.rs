@@ -60,7 +60,7 @@ impl Room {
     }
 
     /// What stands under some keys in the states of some roots: every key in every root.
-    pub(crate) async fn find_state(
+    pub async fn find_state(
         &self,
         snapshot: &Snapshot,
         roots: &[[u8; 16]],
@@ -85,7 +85,7 @@ impl Room {
     }
 
     /// Everything that a root's state holds: the numbers of its events.
-    pub(crate) async fn whole_state(
+    pub async fn whole_state(
         &self,
         snapshot: &Snapshot,
         root: [u8; 16],

@@ -1,4 +1,11 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+//! Tests of writing rooms, on the model engine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value
+)]
 
 use std::sync::Arc;
 
@@ -176,4 +183,47 @@ async fn people_who_are_not_in_the_room_cannot_send() {
         .send(&room, Group::one(text(&bob, "hi")))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_tree_holds_the_state_at_every_event() {
+    let rooms = rooms(Storage::model());
+    let room_id = public_room(&rooms, &RoomVersionId::V11).await;
+    let room = rooms.room(&room_id).await.unwrap();
+    let name = state(&alice(), "m.room.name", "", json!({ "name": "one" }));
+    rooms.send(&room, Group::one(name)).await.unwrap();
+    let snapshot = rooms.snapshot().await.unwrap();
+    let head = snapshot
+        .multi_get(&schema::HEAD_BY_ROOM, &[room.short])
+        .await
+        .unwrap()
+        .remove(0);
+    let last = head.unwrap().value.extremities[0].number;
+    let roots = snapshot
+        .multi_get(&schema::ROOTS_BY_EVENT, &[(room.short, last)])
+        .await
+        .unwrap();
+    let roots = roots[0].as_ref().unwrap().value;
+    assert_eq!(
+        room.whole_state(&snapshot, roots.before)
+            .await
+            .unwrap()
+            .len(),
+        4
+    );
+    assert_eq!(
+        room.whole_state(&snapshot, roots.after)
+            .await
+            .unwrap()
+            .len(),
+        5
+    );
+    let key = ("m.room.name".into(), String::new());
+    let both = [roots.before, roots.after];
+    let found = room
+        .find_state(&snapshot, &both, std::slice::from_ref(&key))
+        .await
+        .unwrap();
+    assert_eq!(found.get(&(roots.before, key.clone())), None);
+    assert_eq!(found.get(&(roots.after, key)), Some(&last));
 }

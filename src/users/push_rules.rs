@@ -23,10 +23,9 @@ pub(crate) struct Content {
     pub(crate) global: Ruleset,
 }
 
-/// A user's rules and the row they come from, if they are stored.
+/// A user's rules.
 pub(crate) struct Stored {
     pub(crate) rules: Ruleset,
-    pub(crate) row: Option<Found<Stamped<AccountDataRow>>>,
 }
 
 impl Users {
@@ -65,7 +64,7 @@ impl Users {
             }
             None => defaults,
         };
-        Ok(Stored { rules, row })
+        Ok(Stored { rules })
     }
 
     pub(crate) async fn push_rules_data(&self, user: ShortUserId) -> Result<AccountData> {

@@ -15,8 +15,6 @@ pub(crate) type TokenHash = [u8; 32];
 
 /// What all access tokens begin with.
 pub(crate) const ACCESS: &str = "cat_";
-/// What all refresh tokens begin with.
-pub(crate) const REFRESH: &str = "crt_";
 
 const CHECKSUM: usize = 4;
 

@@ -1,3 +1,5 @@
+//! Judging: a draft becomes a signed event that the rules of its room allow.
+
 use std::{collections::HashMap, sync::Arc};
 
 use pdu::{

@@ -1,3 +1,5 @@
+//! Loading: what judging needs to know, in one round trip for a warm room.
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! What has to be known to judge some drafts.
+
 use std::collections::BTreeSet;
 
 use pdu::RoomRules;

@@ -1,3 +1,5 @@
+//! What the writer knows of its room from one batch to the next.
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -1,3 +1,5 @@
+//! The row of an event.
+
 use std::ops::Range;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Places in a timeline.
+
 use serde::{Deserialize, Serialize};
 
 use crate::key::{KeyError, KeyPart, KeyReader, KeyWriter};

@@ -1,3 +1,5 @@
+//! The tables of rooms.
+
 use pdu::EventNumber;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;

@@ -1,3 +1,5 @@
+//! The tables of the server itself.
+
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -1,3 +1,5 @@
+//! The tables of users.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
