@@ -2,7 +2,11 @@
 
 mod config;
 mod logging;
+mod open;
+mod operator;
 mod output;
+mod serve;
+mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -38,8 +42,12 @@ struct Settings {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts the server.
+    Serve(serve::Arguments),
     /// Prints every setting with its documentation and default, or checks a file.
     Config(config::Arguments),
+    /// Looks after accounts, whether the server runs or not.
+    User(user::Arguments),
     /// Prints the version.
     Version,
 }
@@ -48,6 +56,8 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let Arguments { settings, command } = Arguments::parse();
     let done = match command {
+        Command::Serve(arguments) => serve::run(&settings, &arguments),
+        Command::User(arguments) => user::run(&settings, arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Version => output::line(format_args!("chapar {}", env!("CARGO_PKG_VERSION"))),
     };
