@@ -8,8 +8,8 @@ use ruma::{UserId, push::Ruleset};
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use storage::{
-    Found, Reads, ShortUserId, Snapshot, Stamped,
-    schema::{ACCOUNT_BY_USER, ACCOUNT_DATA_BY_USER, AccountDataRow},
+    Reads, ShortUserId, Snapshot,
+    schema::{ACCOUNT_BY_USER, ACCOUNT_DATA_BY_USER},
 };
 
 use crate::{AccountData, Users, account::no_account, account_data::account_data_key};
