@@ -1,1 +1,1 @@
-//! The `sync` crate.
+//! What changed for a device, for `/sync` and sliding sync to encode. Nothing lies here yet.

@@ -153,18 +153,11 @@ impl First {
             .users
             .iter()
             .filter(|user| !working.users.contains_key(*user))
+            .cloned()
             .collect();
         let user_keys: Vec<_> = users.iter().map(|user| storage.user_hash(user)).collect();
         let user_slot = reads.get_all(&schema::USER_BY_NAME, &user_keys);
-        let servers: BTreeSet<OwnedServerName> = needs
-            .members
-            .iter()
-            .map(|member| member.server_name().to_owned())
-            .collect();
-        let servers: Vec<_> = servers
-            .into_iter()
-            .filter(|name| !working.servers.contains_key(name))
-            .collect();
+        let servers = working.unknown_servers(needs);
         let server_keys: Vec<_> = servers
             .iter()
             .map(|name| (short, generation, storage.server_hash(name)))
@@ -207,34 +200,52 @@ impl First {
                 }
             }
         }
-        for (user, row) in users
-            .into_iter()
-            .zip(answers.all(&user_slot).map_err(error::internal)?)
-        {
-            let user_row = row.map(|row| LocalUser {
-                short: row.value,
-                own_total: 0,
-            });
-            working.users.insert(user.clone(), user_row);
-        }
-        for (name, row) in servers
-            .into_iter()
-            .zip(answers.all(&server_slot).map_err(error::internal)?)
-        {
-            let none = || ServerRow {
-                name: name.to_string(),
-                joined: 0,
-            };
-            working
-                .servers
-                .insert(name.clone(), row.map_or_else(none, |row| row.value));
-        }
+        working.take_users(&users, answers.all(&user_slot).map_err(error::internal)?);
+        working.take_servers(servers, answers.all(&server_slot).map_err(error::internal)?);
         let head = answers.one(&head).map_err(error::internal)?;
         Ok(Self {
             head,
             numbers,
             events: found,
         })
+    }
+}
+
+impl Working {
+    /// The servers of the members named, of which nothing is known yet.
+    fn unknown_servers(&self, needs: &Needs) -> Vec<OwnedServerName> {
+        let servers: BTreeSet<_> = needs
+            .members
+            .iter()
+            .map(|member| member.server_name().to_owned())
+            .collect();
+        servers
+            .into_iter()
+            .filter(|name| !self.servers.contains_key(name))
+            .collect()
+    }
+
+    /// Remembers who of these people has an account here.
+    fn take_users(&mut self, users: &[OwnedUserId], rows: Vec<Option<Found<ShortUserId>>>) {
+        for (user, row) in users.iter().zip(rows) {
+            let local = row.map(|row| LocalUser {
+                short: row.value,
+                own_total: 0,
+            });
+            self.users.insert(user.clone(), local);
+        }
+    }
+
+    /// Remembers how many people of these servers are joined.
+    fn take_servers(&mut self, servers: Vec<OwnedServerName>, rows: Vec<Option<Found<ServerRow>>>) {
+        for (server, row) in servers.into_iter().zip(rows) {
+            let none = || ServerRow {
+                name: server.to_string(),
+                joined: 0,
+            };
+            let row = row.map_or_else(none, |row| row.value);
+            self.servers.insert(server, row);
+        }
     }
 }
 
