@@ -19,7 +19,11 @@ fn chapar(arguments: &[&str]) -> Output {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHAPAR_")) {
         command.env_remove(name);
     }
-    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// What a command that succeeded has printed.
@@ -42,7 +46,9 @@ fn complained(output: &Output) -> String {
 /// The password that `chapar user` has made.
 #[track_caller]
 fn password(printed: &str) -> String {
-    let line = printed.lines().find_map(|line| line.strip_prefix("password: "));
+    let line = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("password: "));
     line.expect(printed).to_owned()
 }
 
@@ -66,8 +72,14 @@ fn the_example_checks_out_and_a_wrong_key_is_named_with_the_nearest() {
     let example = printed(&chapar(&["config"]));
     assert!(example.contains("#default_room_version = \"12\""));
     let file = write(&folder, &example);
-    assert_eq!(printed(&chapar(&["config", "check", &file])), format!("{file}: good\n"));
-    let file = write(&folder, "[limits]\nmax_request_bodi = \"2 MiB\"\n[log]\nfilter = \"x=y=z\"\n");
+    assert_eq!(
+        printed(&chapar(&["config", "check", &file])),
+        format!("{file}: good\n")
+    );
+    let file = write(
+        &folder,
+        "[limits]\nmax_request_bodi = \"2 MiB\"\n[log]\nfilter = \"x=y=z\"\n",
+    );
     let said = complained(&chapar(&["config", "check", &file]));
     assert_eq!(
         said,
@@ -85,11 +97,20 @@ fn a_server_does_not_start_with_settings_that_are_wrong() {
     let folder = TempDir::new().unwrap();
     let file = write(&folder, "[server]\nnmae = \"example.org\"\n");
     let said = complained(&chapar(&["serve", "--config", &file]));
-    assert!(said.contains("`server.nmae`") && said.contains("`server.name`"), "{said}");
+    assert!(
+        said.contains("`server.nmae`") && said.contains("`server.name`"),
+        "{said}"
+    );
     let mut command = Command::new(CHAPAR);
-    command.arg("serve").env("CHAPAR_SERVER__NMAE", "example.org").current_dir(folder.path());
+    command
+        .arg("serve")
+        .env("CHAPAR_SERVER__NMAE", "example.org")
+        .current_dir(folder.path());
     let said = complained(&command.output().unwrap());
-    assert!(said.contains("CHAPAR_SERVER__NMAE") && said.contains("`server.name`"), "{said}");
+    assert!(
+        said.contains("CHAPAR_SERVER__NMAE") && said.contains("`server.name`"),
+        "{said}"
+    );
     assert!(!folder.path().join("data").exists(), "nothing was made");
 }
 
@@ -125,15 +146,26 @@ async fn look_after_accounts(server: &mut Server, running: bool) {
     assert_ne!(password(&made), password(&reset));
     printed(&server.command(&["user", "make-admin", name]));
     let list = printed(&server.command(&["user", "list"]));
-    assert!(list.lines().any(|line| line == format!("{id} admin")), "{list}");
+    assert!(
+        list.lines().any(|line| line == format!("{id} admin")),
+        "{list}"
+    );
     let unknown = complained(&server.command(&["user", "make-admin", "nobody"]));
     assert!(unknown.contains("nobody"), "{unknown}");
 
     if !running {
         server.restart().await;
     }
-    server.post("/login", login(name, &password(&made))).await.refused(403, "M_FORBIDDEN");
-    let user = server.user_of(&server.post("/login", login(name, &password(&reset))).await.ok());
+    server
+        .post("/login", login(name, &password(&made)))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let user = server.user_of(
+        &server
+            .post("/login", login(name, &password(&reset)))
+            .await
+            .ok(),
+    );
     user.get("/account/whoami").await.ok();
 
     if !running {
@@ -142,14 +174,21 @@ async fn look_after_accounts(server: &mut Server, running: bool) {
     printed(&server.command(&["user", "reset-password", name]));
     printed(&server.command(&["user", "deactivate", name]));
     let list = printed(&server.command(&["user", "list", "--json"]));
-    let accounts: Vec<Value> =
-        list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let account = accounts.iter().find(|account| account["user_id"] == *id).unwrap();
+    let accounts: Vec<Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let account = accounts
+        .iter()
+        .find(|account| account["user_id"] == *id)
+        .unwrap();
     assert_eq!(account["deactivated"], true);
     if !running {
         server.restart().await;
     }
-    user.get("/account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
+    user.get("/account/whoami")
+        .await
+        .refused(401, "M_UNKNOWN_TOKEN");
 }
 
 #[tokio::test]
@@ -168,11 +207,17 @@ async fn accounts_are_looked_after_while_the_server_is_down() {
 async fn a_password_can_be_given_in_a_file() {
     let server = Server::start_with(CHAPAR, OPEN).await;
     let file = server.folder().join("password");
-    std::fs::File::create(&file).unwrap().write_all("correct horse\nnot this\n".as_bytes()).unwrap();
+    std::fs::File::create(&file)
+        .unwrap()
+        .write_all("correct horse\nnot this\n".as_bytes())
+        .unwrap();
     let file = file.to_str().unwrap();
     let made = printed(&server.command(&["user", "create", "alice", "--password-file", file]));
     assert_eq!(made, "@alice:localhost created\n");
-    server.post("/login", login("alice", "correct horse")).await.ok();
+    server
+        .post("/login", login("alice", "correct horse"))
+        .await
+        .ok();
 }
 
 #[tokio::test]
@@ -203,29 +248,41 @@ async fn the_first_start_prints_an_address_and_a_token_for_one_account() {
     let address = format!("Address to put into a client: {}", server.base());
     assert!(said.lines().any(|line| line == address), "{said}");
     let prefix = "Registration token for the first account, good for one: ";
-    let token = said.lines().find_map(|line| line.strip_prefix(prefix)).expect("a token").to_owned();
+    let token = said
+        .lines()
+        .find_map(|line| line.strip_prefix(prefix))
+        .expect("a token")
+        .to_owned();
 
-    let register = |name: &str, auth: Value| {
-        json!({"username": name, "password": "correct horse", "auth": auth})
-    };
+    let register = |name: &str, auth: Value| json!({"username": name, "password": "correct horse", "auth": auth});
     let dummy = register("alice", json!({"type": "m.login.dummy"}));
     let refused = server.post("/register", dummy).await;
     assert!([401, 403].contains(&refused.status), "{refused}");
     let with_token = |name: &str, session: &Value| {
-        let auth = json!({"type": "m.login.registration_token", "token": token, "session": session});
+        let auth =
+            json!({"type": "m.login.registration_token", "token": token, "session": session});
         register(name, auth)
     };
     let session = |challenge: &harness::Answer| challenge.body["session"].clone();
     let first = server.post("/register", json!({"username": "alice"})).await;
     assert_eq!(first.status, 401, "{first}");
-    let alice = server.post("/register", with_token("alice", &session(&first))).await.ok();
+    let alice = server
+        .post("/register", with_token("alice", &session(&first)))
+        .await
+        .ok();
     assert_eq!(alice["user_id"], "@alice:localhost");
 
     let second = server.post("/register", json!({"username": "bob"})).await;
-    let bob = server.post("/register", with_token("bob", &session(&second))).await;
+    let bob = server
+        .post("/register", with_token("bob", &session(&second)))
+        .await;
     assert!([401, 403].contains(&bob.status), "used twice: {bob}");
     assert!(server.terminate().await.success());
     server.restart().await;
-    let printed_again = server.stdout().lines().filter(|line| line.starts_with(prefix)).count();
+    let printed_again = server
+        .stdout()
+        .lines()
+        .filter(|line| line.starts_with(prefix))
+        .count();
     assert_eq!(printed_again, 1, "{}", server.stdout());
 }
