@@ -1,5 +1,6 @@
 //! The command line: what can be said, and who does it.
 
+mod backup;
 mod config;
 mod logging;
 mod open;
@@ -48,6 +49,10 @@ enum Command {
     Config(config::Arguments),
     /// Looks after accounts, whether the server runs or not.
     User(user::Arguments),
+    /// Makes a backup, whether the server runs or not.
+    Backup(backup::BackupArguments),
+    /// Brings a backup back into an empty data folder.
+    Restore(backup::RestoreArguments),
     /// Prints the version.
     Version,
 }
@@ -58,6 +63,8 @@ pub(crate) fn run() -> ExitCode {
     let done = match command {
         Command::Serve(arguments) => serve::run(&settings, &arguments),
         Command::User(arguments) => user::run(&settings, arguments),
+        Command::Backup(arguments) => backup::backup(&settings, &arguments),
+        Command::Restore(arguments) => backup::restore(&settings, &arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Version => output::line(format_args!("chapar {}", env!("CARGO_PKG_VERSION"))),
     };

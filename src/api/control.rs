@@ -10,6 +10,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -52,6 +54,12 @@ pub enum Command {
         /// Where the last answer ended.
         from: Option<String>,
     },
+    /// Makes a backup of everything, while the server runs.
+    Backup {
+        /// Into this folder, which is not there yet. Absolute: the server may have been started
+        /// elsewhere.
+        folder: PathBuf,
+    },
 }
 
 /// What is answered. One JSON object on a line.
@@ -67,6 +75,8 @@ pub enum Answer {
         /// Where to go on, if these are not the last.
         next: Option<String>,
     },
+    /// It is done.
+    Done {},
     /// It was not done.
     Refused(String),
 }

@@ -33,7 +33,8 @@ pub(crate) async fn close(server: Server) -> Result<(), Failure> {
     Ok(())
 }
 
-fn options(config: &Config, clock: &Clock, random: &Random) -> Options {
+/// How storage is opened with these settings.
+pub(crate) fn options(config: &Config, clock: &Clock, random: &Random) -> Options {
     Options {
         server_name: config.server.name.as_ref().map(ToString::to_string),
         block_cache: config.storage.block_cache.as_usize(),

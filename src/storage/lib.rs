@@ -6,6 +6,7 @@
 
 use std::{path::Path, sync::Arc};
 
+mod backup;
 pub mod batch;
 mod clock;
 mod failure;
@@ -23,6 +24,7 @@ pub mod value;
 mod wake;
 
 pub use self::{
+    backup::BackupError,
     batch::{Batch, OnceKey},
     clock::Clock,
     key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},

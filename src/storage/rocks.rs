@@ -11,7 +11,7 @@ mod wal;
 use std::{fmt, fs::File, path::Path, sync::Arc, thread::JoinHandle};
 
 use bytes::Bytes;
-use rocksdb::{DB, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch, WriteOptions, checkpoint::Checkpoint};
 
 pub(crate) use self::read::View;
 use self::{
@@ -103,6 +103,25 @@ impl Rocks {
     /// waiting changes nothing.
     pub(crate) async fn commit(&self, batch: Arc<Batch>) -> Result<Stamp, CommitError> {
         self.queue.commit(batch).await
+    }
+
+    /// Writes a database of its own, with all that is acknowledged by now, into a folder that is not there
+    /// yet; it appears when it is whole.
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<(), String> {
+        Checkpoint::new(&self.shared.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(folder))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Stores that the history goes on in another epoch from the next start on.
+    pub(crate) fn begin_epoch(&self, meta: &Meta, epoch: u32) -> Result<(), String> {
+        let meta = Meta {
+            epoch,
+            ..meta.clone()
+        };
+        self.shared
+            .put_meta(&meta)
+            .map_err(|error| error.to_string())
     }
 
     /// How often the log was brought to the disk since the start; `None` if nothing is counted.

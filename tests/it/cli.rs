@@ -286,3 +286,59 @@ async fn the_first_start_prints_an_address_and_a_token_for_one_account() {
         .count();
     assert_eq!(printed_again, 1, "{}", server.stdout());
 }
+
+/// Backs up with the server running or down, changes something, restores, and finds what was there.
+async fn back_up_and_restore(running: bool) {
+    let mut server = Server::start_with(CHAPAR, OPEN).await;
+    let alice = server.user("alice").await;
+    if !running {
+        assert!(server.terminate().await.success());
+    }
+    let backup = server.folder().join("backup");
+    let backup = backup.to_str().unwrap();
+    printed(&server.command(&["backup", backup]));
+    let again = complained(&server.command(&["backup", backup]));
+    assert!(again.contains("already"), "{again}");
+    if !running {
+        server.restart().await;
+    }
+    let bob = server.user("bob").await;
+    let onto = complained(&server.command(&["restore", backup]));
+    assert!(onto.contains("not empty"), "{onto}");
+    assert!(server.terminate().await.success());
+
+    let data = server.folder().join("data");
+    std::fs::rename(&data, server.folder().join("lost")).unwrap();
+    let said = printed(&server.command(&["restore", backup]));
+    assert!(said.starts_with("restored into "), "{said}");
+    server.restart().await;
+    alice.get("/account/whoami").await.ok();
+    bob.get("/account/whoami")
+        .await
+        .refused(401, "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test]
+async fn a_backup_made_while_the_server_runs_restores() {
+    back_up_and_restore(true).await;
+}
+
+#[tokio::test]
+async fn a_backup_made_while_the_server_is_down_restores() {
+    back_up_and_restore(false).await;
+}
+
+#[test]
+fn what_is_no_backup_is_not_restored() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let nothing = folder.path().join("nothing");
+    let arguments = [
+        "restore",
+        nothing.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    assert!(complained(&chapar(&arguments)).contains("no backup"));
+    assert!(!data.exists());
+}

@@ -3,6 +3,7 @@
 use error::Result;
 use ruma::{OwnedUserId, UserId};
 use storage::ShortUserId;
+use tokio::task::spawn_blocking;
 use users::NewAccount;
 
 use super::{Account, Answer, Command};
@@ -55,6 +56,12 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
             Ok(Answer::User(user.into()))
         }
         Command::ListUsers { from } => list(server, from.as_deref()).await,
+        Command::Backup { folder } => {
+            let storage = server.storage.clone();
+            let made = spawn_blocking(move || storage.backup(&folder)).await;
+            made.map_err(error::internal)?.map_err(error::internal)?;
+            Ok(Answer::Done {})
+        }
     }
 }
 

@@ -231,6 +231,9 @@ fn every_command_and_answer_survives_the_way() {
         make_admin("a"),
         Command::Deactivate { user: "a".into() },
         Command::ListUsers { from: None },
+        Command::Backup {
+            folder: "/x".into(),
+        },
     ];
     for command in commands {
         let line = serde_json::to_string(&command).unwrap();
@@ -250,6 +253,7 @@ fn every_command_and_answer_survives_the_way() {
             users: vec![account],
             next: Some("x".into()),
         },
+        Answer::Done {},
         Answer::Refused("no".into()),
     ];
     for answer in answers {
