@@ -51,10 +51,12 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
         .endpoint(redact::redact_event)
+        .endpoint(session::get_login_token)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
         .endpoint(session::logout)
         .endpoint(session::logout_all)
+        .endpoint(session::refresh_token)
         .endpoint(state::send_state_event)
 }
 

@@ -61,6 +61,7 @@ impl Server {
         let settings = users::Settings {
             registration: parts.config.registration.clone(),
             passwords: parts.config.passwords.clone(),
+            logins: parts.config.logins.clone(),
         };
         let users = Users::open(
             &parts.storage,

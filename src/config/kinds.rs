@@ -127,6 +127,47 @@ impl Kind for RoomVersionId {
 const STABLE: ruma::room_version_rules::RoomVersionDisposition =
     ruma::room_version_rules::RoomVersionDisposition::Stable;
 
+/// Text that is not shown: not by `Debug`, not by `chapar config`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Empty text is none.
+impl Kind for Option<Secret> {
+    const KIND: &'static str = "a secret, or empty for none";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        // What is found is not repeated: it may be the secret.
+        let text = value
+            .text()
+            .map_err(|_| "found something else".to_owned())?;
+        Ok(Some(text)
+            .filter(|text| !text.is_empty())
+            .map(|text| Secret(text.to_owned())))
+    }
+
+    fn write(&self) -> String {
+        quoted(self.as_ref().map_or("", |_| "…"))
+    }
+}
+
 /// A number of bytes, written with a unit: `"64 MiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(u64);

@@ -15,6 +15,7 @@ mod kinds;
 mod limits;
 mod listeners;
 mod log;
+mod logins;
 mod nearest;
 mod node;
 mod passwords;
@@ -28,10 +29,11 @@ mod storage;
 mod tests;
 
 pub use self::{
-    kinds::ByteCount,
+    kinds::{ByteCount, Secret},
     limits::Limits,
     listeners::{Address, Api, Listener},
     log::{Log, LogFormat},
+    logins::{JwtAlgorithm, Logins},
     passwords::Passwords,
     presence::Presence,
     problem::{Problem, Problems},
@@ -105,6 +107,8 @@ sections! {
     registration: Registration;
     /// How passwords are kept.
     passwords: Passwords;
+    /// How people log in, besides by password.
+    logins: Logins;
     /// How much of something is too much.
     limits: Limits;
     /// Who is online.
@@ -152,6 +156,7 @@ impl Config {
         storage::check(&self.storage, &mut problems);
         limits::check(&self.limits, &mut problems);
         passwords::check(&self.passwords, &mut problems);
+        logins::check(&self.logins, &mut problems);
         Problems::unless_empty(problems)
     }
 }

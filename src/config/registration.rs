@@ -1,5 +1,7 @@
 //! Section `registration`.
 
+use crate::kinds::Secret;
+
 section! {
     /// Who may make an account.
     pub struct Registration {
@@ -13,6 +15,10 @@ section! {
 
         /// Whether people may look around as guests, with an account that has no password.
         guests: bool = false,
+
+        /// Whoever knows this may make accounts, of administrators too, as with Synapse's
+        /// `register_new_matrix_user`. Empty: nobody.
+        shared_secret: Option<Secret> = None,
     }
 }
 

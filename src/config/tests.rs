@@ -333,3 +333,21 @@ fn the_cost_of_passwords_stays_within_what_argon2_takes() {
     assert!(complaint("[passwords]\npasses = -1").contains("passes"));
     assert!(complaint("[passwords]\npasses = \"many\"").contains("a whole number"));
 }
+
+#[test]
+fn secrets_are_read_and_never_shown() {
+    let text = "[registration]\nshared_secret = \"open sesame\"\n\
+        [logins]\njwt_key = \"0123456789abcdef\"\njwt_algorithm = \"ES256\"";
+    let config = Config::from_toml(text).unwrap();
+    let secret = config.registration.shared_secret.clone().unwrap();
+    assert_eq!(secret.reveal(), "open sesame");
+    assert_eq!(config.logins.jwt_algorithm, JwtAlgorithm::Es256);
+    assert!(!format!("{config:?}").contains("sesame"));
+    assert!(!complaint("[registration]\nshared_secret = 12345678").contains("12345678"));
+    let short = complaint("[logins]\njwt_key = \"hunter2\"");
+    assert!(
+        short.contains("logins.jwt_key") && !short.contains("hunter2"),
+        "{short}"
+    );
+    assert!(complaint("[logins]\naccess_token_lifetime = \"1 s\"").contains("10 s"));
+}

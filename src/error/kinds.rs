@@ -159,3 +159,14 @@ pub fn wrong_room_keys_version(
         message,
     )
 }
+
+/// An `errcode` that Ruma does not know, such as `M_INVALID_SIGNATURE`.
+pub fn other(status: StatusCode, errcode: &str, message: impl Into<String>) -> Error {
+    let kind = serde_json::from_value(serde_json::json!({ "errcode": errcode }));
+    Error::new(status, kind.unwrap_or(ErrorKind::Unknown), message)
+}
+
+/// 400 `M_INVALID_SIGNATURE`: what was uploaded is not signed by whom it must be.
+pub fn invalid_signature(message: impl Into<String>) -> Error {
+    other(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", message)
+}

@@ -171,3 +171,14 @@ fn it_is_small_and_travels_between_tasks() {
     travels::<Error>();
     assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
 }
+
+#[test]
+fn a_code_that_ruma_does_not_know_goes_out_as_it_is() {
+    assert_eq!(
+        sent(invalid_signature("No")),
+        (
+            400,
+            json!({ "errcode": "M_INVALID_SIGNATURE", "error": "No" })
+        )
+    );
+}

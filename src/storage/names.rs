@@ -39,6 +39,14 @@ names! {
     filter_hash: "filter";
     /// Of a registration token.
     registration_token_hash: "registration token";
+    /// Of a pusher: app id, a zero byte, push key.
+    pusher_hash: "pusher";
+    /// Of the algorithm of a one-time key.
+    algorithm_hash: "algorithm";
+    /// Of a key that signs: `ed25519:…`.
+    key_hash: "key";
+    /// Of the id of a session that encrypts a room's messages.
+    session_hash: "session";
     /// Of a follower of the stream.
     follower_hash: "follower";
 }

@@ -269,8 +269,8 @@ impl Users {
         Ok(())
     }
 
-    /// Sets the password of a requester, who has proven the old one. With `logout_devices` all their
-    /// other devices are removed.
+    /// Sets a new password for a requester who has proven again that it is them
+    /// ([`Users::prove_again`]). With `logout_devices` all other devices end, with their pushers.
     ///
     /// # Errors
     ///
@@ -281,12 +281,8 @@ impl Users {
         password: &str,
         logout_devices: bool,
     ) -> Result<()> {
-        self.0.passwords.check_strength(password)?;
-        let hash = self.0.passwords.hash(password).await?;
-        self.change_account(&requester.user_id, |row| {
-            row.password_hash = Some(hash.clone());
-        })
-        .await?;
+        self.reset_password(&requester.user_id, password, false)
+            .await?;
         if logout_devices {
             self.remove_all_devices(requester.user, Some(requester.device))
                 .await?;

@@ -114,6 +114,16 @@ impl Users {
         if token.value.user != user || account.value.deactivated {
             return Ok(None);
         }
+        let expired = token.value.expires_ts.is_some_and(|end| end <= self.now());
+        if token.value.ends_refresh.is_some() && !expired {
+            self.end_refreshed(user, hash, &token).await?;
+            // The row is another now, and what was just thrown out has raised the number.
+            return Ok(Some(Arc::new(self.requester(
+                user,
+                &token.value,
+                &account,
+            )?)));
+        }
         let requester = Arc::new(self.requester(user, &token.value, &account)?);
         self.0.requesters.insert(hash, Arc::clone(&requester));
         if self.0.invalidations.load(Ordering::SeqCst) != before {

@@ -5,12 +5,12 @@ use ruma::{DeviceId, OwnedDeviceId};
 use storage::{
     Batch, Found, NameHash, Range, Reads, ShortUserId, Snapshot,
     schema::{
-        ACCOUNT_DATA_BY_USER, DEVICE_BY_TOKEN, DEVICE_BY_USER, DeviceRow, REFRESH_BY_TOKEN,
-        SEEN_BY_DEVICE, SeenRow, TOKEN_BY_DEVICE, TokenKind, UserChange,
+        ACCOUNT_DATA_BY_USER, DEVICE_BY_TOKEN, DEVICE_BY_USER, DeviceRow, PUSHER_BY_USER,
+        REFRESH_BY_TOKEN, SEEN_BY_DEVICE, SeenRow, TOKEN_BY_DEVICE, TokenKind, UserChange,
     },
 };
 
-use crate::{Requester, Users, account_data::settings_key, change, job, token::TokenHash};
+use crate::{Requester, Users, account_data::settings_key, change, job, pusher, token::TokenHash};
 
 /// How many devices are removed in one batch.
 const DEVICES_A_BATCH: usize = 50;
@@ -201,9 +201,16 @@ impl Users {
             .iter()
             .map(|key| reads.range(&TOKEN_BY_DEVICE, &Range::prefix(key)))
             .collect();
+        let pushers = reads.range(&PUSHER_BY_USER, &Range::prefix(&(user,)));
         let answers = snapshot.read(&reads).await?;
         let mut ended = Vec::new();
         let mut settings = Vec::new();
+        for ((_, hash), pusher) in answers.rows(&pushers)? {
+            let device = self.0.storage.device_hash(pusher.value.device_id.as_str());
+            if devices.contains(&device) {
+                pusher::remove(batch, user, hash);
+            }
+        }
         for ((key, row), tokens) in keys.iter().zip(answers.all(&rows)?).zip(&tokens) {
             end_tokens(batch, answers.rows(tokens)?, &mut ended);
             let Some(row) = row else { continue };

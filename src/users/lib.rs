@@ -14,15 +14,21 @@ mod account_data;
 mod authenticate;
 mod change;
 mod device;
+mod failures;
 mod filter;
 pub mod job;
+mod jwt;
 mod localpart;
 mod login;
+mod login_token;
 mod password;
 mod profile;
 mod push_rules;
+mod pusher;
+mod refresh;
 mod registration;
 mod registration_token;
+mod shared_secret;
 mod token;
 mod uiaa;
 mod writer;
@@ -45,12 +51,15 @@ pub use self::{
     device::Device,
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,
+    refresh::Refreshed,
     registration::{Registered, Registration},
     registration_token::NewRegistrationToken,
+    shared_secret::SharedSecretRegistration,
     token::AccessToken,
 };
 use self::{
-    password::Passwords, registration_token::FirstToken, token::TokenHash, uiaa::Sessions,
+    failures::Failures, jwt::Jwt, login_token::LoginTokens, password::Passwords,
+    registration_token::FirstToken, shared_secret::Nonces, token::TokenHash, uiaa::Sessions,
     writer::Locks,
 };
 
@@ -61,6 +70,8 @@ pub struct Settings {
     pub registration: config::Registration,
     /// How passwords are kept.
     pub passwords: config::Passwords,
+    /// How people log in, besides by password.
+    pub logins: config::Logins,
 }
 
 /// The people of this server. Clones are the same people.
@@ -76,6 +87,10 @@ struct Inner {
     passwords: Passwords,
     locks: Locks,
     sessions: Mutex<Sessions>,
+    login_tokens: Mutex<LoginTokens>,
+    nonces: Mutex<Nonces>,
+    failures: Failures,
+    jwt: Option<Jwt>,
     requesters: Cache<TokenHash, Arc<Requester>>,
     /// Raised before anything is thrown out of `requesters`; see `authenticate.rs`.
     invalidations: std::sync::atomic::AtomicU64,
@@ -105,9 +120,13 @@ impl Users {
             clock: clock.clone(),
             random: random.clone(),
             passwords: Passwords::new(&settings.passwords, random)?,
+            failures: Failures::new(&settings.logins),
+            jwt: Jwt::new(&settings.logins)?,
             settings,
             locks: Locks::default(),
             sessions: Mutex::default(),
+            login_tokens: Mutex::default(),
+            nonces: Mutex::default(),
             requesters: Cache::new(MAX_REQUESTERS),
             invalidations: 0.into(),
             first_token: Mutex::new(None),

@@ -7,12 +7,15 @@ use http::StatusCode;
 use ruma::{
     OwnedDeviceId, OwnedUserId, UserId,
     api::client::{
-        session::login::v3::{LoginInfo, Password},
+        session::{
+            get_login_types::v3::{LoginType, PasswordLoginType, TokenLoginType},
+            login::v3::{LoginInfo, Password},
+        },
         uiaa::UserIdentifier,
     },
 };
 use storage::{
-    Batch, Found, Range, Reads, ShortUserId, Snapshot,
+    Batch, Found, NameHash, Range, Reads, ShortUserId, Snapshot,
     schema::{
         ACCOUNT_BY_USER, AccountRow, DEVICE_BY_TOKEN, DEVICE_BY_USER, DeviceRow, TOKEN_BY_DEVICE,
         TokenKind, TokenRow, USER_BY_NAME,
@@ -20,10 +23,11 @@ use storage::{
 };
 
 use crate::{
-    AccessToken, Users,
+    AccessToken, NewAccount, Users, account,
     device::{check_display_name, end_tokens},
-    localpart,
+    jwt, localpart,
     password::Checked,
+    refresh::{Pair, put_pair},
     token::{self, TokenHash},
 };
 
@@ -37,6 +41,8 @@ pub struct NewDevice {
     pub device_id: Option<OwnedDeviceId>,
     /// What to call it, if it is new.
     pub display_name: Option<String>,
+    /// Its client can refresh an access token, so it gets one that ends.
+    pub refresh_token: bool,
 }
 
 /// A device and its token.
@@ -58,8 +64,14 @@ pub struct LoggedIn {
 pub(crate) struct Drawn {
     pub(crate) device_id: OwnedDeviceId,
     display_name: Option<String>,
-    token: AccessToken,
+    tokens: Tokens,
     now: u64,
+}
+
+enum Tokens {
+    /// For clients that cannot refresh.
+    Lasting(AccessToken),
+    Refreshable(Pair, Duration),
 }
 
 impl Users {
@@ -78,34 +90,95 @@ impl Users {
                 let (user, account) = self.prove_by_password(info).await?;
                 self.start_session(user, &account, device).await
             }
-            _ => Err(error::unknown(
-                StatusCode::BAD_REQUEST,
-                "This server does not offer this way to log in",
-            )),
+            LoginInfo::Token(info) => {
+                let user = self.use_login_token(&info.token)?;
+                let account = account::find_row(&self.snapshot().await?, user).await?;
+                let account = account.ok_or_else(account::no_account)?;
+                check_open(&account)?;
+                self.start_session(user, &account, device).await
+            }
+            _ if info.login_type() == jwt::TYPE => {
+                let Some(jwt) = &self.0.jwt else {
+                    return Err(jwt::not_offered());
+                };
+                let name = jwt.prove(jwt::token_in(&info.data())?, self.now())?;
+                let (user, account) = self.account_by_trust(&name).await?;
+                check_open(&account)?;
+                self.start_session(user, &account, device).await
+            }
+            _ => Err(jwt::not_offered()),
         }
+    }
+
+    /// The ways to log in that this server offers ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login
+    pub fn login_types(&self) -> Vec<LoginType> {
+        let mut token = TokenLoginType::new();
+        token.get_login_token = true;
+        let mut types = vec![
+            LoginType::Password(PasswordLoginType::new()),
+            LoginType::Token(token),
+        ];
+        if self.0.jwt.is_some() {
+            types.extend(LoginType::new(jwt::TYPE, serde_json::Map::new()).ok());
+        }
+        types
+    }
+
+    /// The account of somebody whom another, whom we trust, calls `name`. Made if there is none.
+    async fn account_by_trust(&self, name: &str) -> Result<(ShortUserId, Found<AccountRow>)> {
+        if let Some(found) = self.find_by_login_name(name).await? {
+            return Ok(found);
+        }
+        let new = NewAccount {
+            username: name,
+            ..NewAccount::default()
+        };
+        match self.create(new).await {
+            Ok(_) => {}
+            // Another login at the same time was faster.
+            Err(failure) if failure.status() == StatusCode::BAD_REQUEST => {
+                tracing::debug!(%failure, "an account for a trusted name was not made");
+            }
+            Err(failure) => return Err(failure),
+        }
+        self.find_by_login_name(name)
+            .await?
+            .ok_or_else(|| error::forbidden("No account can have this name"))
     }
 
     async fn prove_by_password(&self, info: &Password) -> Result<(ShortUserId, Found<AccountRow>)> {
         let name = name_of(info)?;
+        let tried = self.failure_key(name);
+        self.0.failures.check(tried, self.now())?;
         let found = self.find_by_login_name(name).await?;
         let stored = found
             .as_ref()
             .and_then(|(_, account)| account.value.password_hash.as_deref());
         let checked = self.0.passwords.check(&info.password, stored).await?;
         let Some((user, account)) = found else {
+            self.0.failures.failed(tried, self.now());
             return Err(wrong_password());
         };
-        if account.value.deactivated {
-            return Err(error::user_deactivated("This account was closed for ever"));
-        }
-        if checked == Checked::Wrong {
+        if checked == Checked::Wrong && !account.value.deactivated {
+            self.0.failures.failed(tried, self.now());
             return Err(wrong_password());
         }
-        if account.value.locked {
-            return Err(error::user_locked("This account is locked"));
-        }
+        check_open(&account)?;
+        self.0.failures.succeeded(tried);
         let account = self.keep_new_hash(user, &account, checked).await?;
         Ok((user, account))
+    }
+
+    /// Under which the failures of an account are counted, however its name is written and whether
+    /// there is such an account or not.
+    pub(crate) fn failure_key(&self, name: &str) -> NameHash {
+        let candidates = localpart::login_candidates(name, &self.0.server_name);
+        match candidates.last() {
+            Some(folded) => self.0.storage.user_hash(folded.as_str()),
+            None => self.0.storage.user_hash(&name.to_lowercase()),
+        }
     }
 
     /// The account that somebody meant who wrote `name` to log in.
@@ -122,7 +195,7 @@ impl Users {
         let Some(user) = found.into_iter().flatten().next() else {
             return Ok(None);
         };
-        let account = crate::account::find_row(&snapshot, user.value).await?;
+        let account = account::find_row(&snapshot, user.value).await?;
         Ok(account.map(|account| (user.value, account)))
     }
 
@@ -139,7 +212,7 @@ impl Users {
         let mut writer = self.writer(user).await;
         let ended = loop {
             let snapshot = writer.snapshot().await?;
-            let now = crate::account::find_row(&snapshot, user).await?;
+            let now = account::find_row(&snapshot, user).await?;
             if now.is_none_or(|now| now.raw != account.raw) {
                 return Err(error::forbidden(
                     "The account has just changed; log in again",
@@ -170,10 +243,15 @@ impl Users {
             Some(id) => id,
             None => self.draw_device_id(),
         };
+        let tokens = if device.refresh_token {
+            Tokens::Refreshable(self.draw_pair(user), self.access_token_lifetime())
+        } else {
+            Tokens::Lasting(AccessToken::draw(token::ACCESS, user, &self.0.random))
+        };
         Ok(Drawn {
             device_id,
             display_name: device.display_name,
-            token: AccessToken::draw(token::ACCESS, user, &self.0.random),
+            tokens,
             now: self.now(),
         })
     }
@@ -200,7 +278,7 @@ impl Users {
     ) -> Result<Option<Vec<TokenHash>>> {
         let device = self.0.storage.device_hash(&drawn.device_id);
         let key = (user, device);
-        let hash = drawn.token.hash();
+        let hash = drawn.access().hash();
         let mut reads = Reads::new();
         let row = reads.get(&DEVICE_BY_USER, &key);
         let tokens = reads.range(&TOKEN_BY_DEVICE, &Range::prefix(&key));
@@ -230,14 +308,21 @@ impl Users {
         batch.put(&DEVICE_BY_USER, &key, &row);
         let mut ended = Vec::new();
         end_tokens(batch, tokens, &mut ended);
-        let token = TokenRow {
-            user,
-            device_id: drawn.device_id.to_string(),
-            expires_ts: None,
-            ends_refresh: None,
-        };
-        batch.put(&DEVICE_BY_TOKEN, &hash, &token);
-        batch.put(&TOKEN_BY_DEVICE, &(user, device, hash), &TokenKind::Access);
+        match &drawn.tokens {
+            Tokens::Lasting(_) => {
+                let token = TokenRow {
+                    user,
+                    device_id: drawn.device_id.to_string(),
+                    expires_ts: None,
+                    ends_refresh: None,
+                };
+                batch.put(&DEVICE_BY_TOKEN, &hash, &token);
+                batch.put(&TOKEN_BY_DEVICE, &(user, device, hash), &TokenKind::Access);
+            }
+            Tokens::Refreshable(pair, _) => {
+                put_pair(batch, key, drawn.device_id.as_str(), pair, None);
+            }
+        }
         if found.is_none() {
             self.tell_device_list(batch, user, []);
         }
@@ -246,13 +331,26 @@ impl Users {
 }
 
 impl Drawn {
+    fn access(&self) -> &AccessToken {
+        match &self.tokens {
+            Tokens::Lasting(token) => token,
+            Tokens::Refreshable(pair, _) => &pair.access,
+        }
+    }
+
     pub(crate) fn into_logged_in(self, user_id: OwnedUserId) -> LoggedIn {
+        let (access_token, refresh_token, expires_in) = match self.tokens {
+            Tokens::Lasting(token) => (token, None, None),
+            Tokens::Refreshable(pair, lifetime) => {
+                (pair.access, Some(pair.refresh), Some(lifetime))
+            }
+        };
         LoggedIn {
             user_id,
             device_id: self.device_id,
-            access_token: self.token,
-            refresh_token: None,
-            expires_in: None,
+            access_token,
+            refresh_token,
+            expires_in,
         }
     }
 }
@@ -281,6 +379,17 @@ pub(crate) fn name_in(identifier: &UserIdentifier) -> Result<&str> {
             "This server knows people by their user name only: `m.id.user`",
         )),
     }
+}
+
+/// Whether somebody who has proven to be the owner may log in.
+fn check_open(account: &Found<AccountRow>) -> Result<()> {
+    if account.value.deactivated {
+        return Err(error::user_deactivated("This account was closed for ever"));
+    }
+    if account.value.locked {
+        return Err(error::user_locked("This account is locked"));
+    }
+    Ok(())
 }
 
 fn wrong_password() -> error::Error {

@@ -4,28 +4,41 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
 use error::Result;
-use ruma::{UserId, push::Ruleset};
+use ruma::{
+    UserId,
+    push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
+};
 use serde::{Deserialize, Serialize};
-use serde_json::value::to_raw_value;
+use serde_json::value::RawValue;
 use storage::{
-    Reads, ShortUserId, Snapshot,
-    schema::{ACCOUNT_BY_USER, ACCOUNT_DATA_BY_USER},
+    Batch, Found, Reads, ShortUserId, Snapshot, Stamped,
+    schema::{ACCOUNT_BY_USER, ACCOUNT_DATA_BY_USER, AccountDataRow},
 };
 
-use crate::{AccountData, Users, account::no_account, account_data::account_data_key};
+use crate::{
+    AccountData, Users,
+    account::no_account,
+    account_data::{self, account_data_key},
+};
 
 /// The type of the account data.
 pub(crate) const TYPE: &str = "m.push_rules";
 
 /// Its content.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Content {
-    pub(crate) global: Ruleset,
+#[derive(Deserialize)]
+struct Content {
+    global: Ruleset,
 }
 
-/// A user's rules.
+#[derive(Serialize)]
+struct ContentRef<'a> {
+    global: &'a Ruleset,
+}
+
+/// A user's rules and the row they come from, if they are stored.
 pub(crate) struct Stored {
     pub(crate) rules: Ruleset,
+    pub(crate) row: Option<Found<Stamped<AccountDataRow>>>,
 }
 
 impl Users {
@@ -64,14 +77,146 @@ impl Users {
             }
             None => defaults,
         };
-        Ok(Stored { rules })
+        Ok(Stored { rules, row })
     }
 
     pub(crate) async fn push_rules_data(&self, user: ShortUserId) -> Result<AccountData> {
         let global = self.push_rules(user).await?;
         Ok(AccountData {
             event_type: TYPE.to_owned(),
-            content: to_raw_value(&Content { global }).map_err(error::internal)?,
+            content: RawValue::from_string(to_json(&global)?).map_err(error::internal)?,
         })
     }
+}
+
+/// How many rules a user may have, those of the specification included.
+const MAX_RULES: usize = 1_000;
+
+/// The longest rules, as JSON, in bytes.
+const MAX_JSON: usize = 256 * 1024;
+
+impl Users {
+    /// Adds a rule, or replaces the one of that kind and id, before or after another of the user's own.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_INVALID_PARAM` for an id that is not the user's to give, 404 if the other rule is not
+    /// there, 413 if there are too many.
+    pub async fn set_push_rule(
+        &self,
+        user: ShortUserId,
+        rule: NewPushRule,
+        after: Option<&str>,
+        before: Option<&str>,
+    ) -> Result<()> {
+        self.change_push_rules(user, |rules| {
+            rules
+                .insert(rule.clone(), after, before)
+                .map_err(|failure| match failure {
+                    InsertPushRuleError::UnknownRuleId => error::not_found(failure.to_string()),
+                    _ => error::invalid_param(failure.to_string()),
+                })
+        })
+        .await
+    }
+
+    /// Removes a rule of the user's own.
+    ///
+    /// # Errors
+    ///
+    /// 404 if there is no such rule, 400 `M_INVALID_PARAM` if it is one of the specification's.
+    pub async fn delete_push_rule(
+        &self,
+        user: ShortUserId,
+        kind: RuleKind,
+        rule_id: &str,
+    ) -> Result<()> {
+        self.change_push_rules(user, |rules| {
+            rules
+                .remove(kind.clone(), rule_id)
+                .map_err(|failure| match failure {
+                    RemovePushRuleError::ServerDefault => error::invalid_param(failure.to_string()),
+                    _ => no_rule(),
+                })
+        })
+        .await
+    }
+
+    /// Turns a rule on or off.
+    ///
+    /// # Errors
+    ///
+    /// 404 if there is no such rule.
+    pub async fn set_push_rule_enabled(
+        &self,
+        user: ShortUserId,
+        kind: RuleKind,
+        rule_id: &str,
+        enabled: bool,
+    ) -> Result<()> {
+        self.change_push_rules(user, |rules| {
+            rules
+                .set_enabled(kind.clone(), rule_id, enabled)
+                .map_err(|_| no_rule())
+        })
+        .await
+    }
+
+    /// Sets what a rule does.
+    ///
+    /// # Errors
+    ///
+    /// 404 if there is no such rule.
+    pub async fn set_push_rule_actions(
+        &self,
+        user: ShortUserId,
+        kind: RuleKind,
+        rule_id: &str,
+        actions: &[Action],
+    ) -> Result<()> {
+        self.change_push_rules(user, |rules| {
+            rules
+                .set_actions(kind.clone(), rule_id, actions.to_vec())
+                .map_err(|_| no_rule())
+        })
+        .await
+    }
+
+    async fn change_push_rules(
+        &self,
+        user: ShortUserId,
+        change: impl Fn(&mut Ruleset) -> Result<()>,
+    ) -> Result<()> {
+        let key = account_data_key(&self.0.storage, user, None, TYPE);
+        let mut writer = self.writer(user).await;
+        loop {
+            let snapshot = writer.snapshot().await?;
+            let Stored { rules: old, row } = self.stored_push_rules(&snapshot, user).await?;
+            let before = to_json(&old)?;
+            let mut rules = old;
+            change(&mut rules)?;
+            let json = to_json(&rules)?;
+            if json == before {
+                return Ok(());
+            }
+            if rules.iter().count() > MAX_RULES || json.len() > MAX_JSON {
+                return Err(error::too_large("There are too many push rules"));
+            }
+            let mut batch = Batch::new();
+            let raw = row.as_ref().map(|row| &row.raw);
+            batch.expect_unchanged(&ACCOUNT_DATA_BY_USER, &key, raw);
+            account_data::put(&mut batch, key, TYPE, &json);
+            if writer.commit(batch).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn to_json(rules: &Ruleset) -> Result<String> {
+    serde_json::to_string(&ContentRef { global: rules }).map_err(error::internal)
+}
+
+fn no_rule() -> error::Error {
+    error::not_found("You have no such push rule")
 }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use error::Result;
 use ruma::{
-    OwnedUserId,
+    OwnedUserId, UserId,
     api::client::uiaa::{AuthData, AuthType},
 };
-use storage::{Batch, NameHash};
+use storage::{Batch, NameHash, ShortUserId, schema::AccountRow};
 
 use crate::{LoggedIn, NewDevice, Users, account::new_row, localpart, uiaa::Interaction};
 
@@ -85,14 +85,9 @@ impl Users {
         };
         let hash = self.0.passwords.hash(password).await?;
         let device = (!registration.inhibit_login).then_some(registration.device);
-        let registered = self
-            .make_account(
-                user_id,
-                Some(hash),
-                device,
-                proven.registration_token,
-                false,
-            )
+        let row = new_row(&user_id, Some(hash), self.now());
+        let (_, registered) = self
+            .make_account(&user_id, row, device, proven.registration_token)
             .await?;
         self.end_interaction(&proven);
         Ok(registered)
@@ -113,33 +108,32 @@ impl Users {
         }
         let user_id = localpart::new_user_id(&self.draw_name(), &self.0.server_name)?;
         let device = NewDevice {
-            device_id: None,
             display_name,
+            ..NewDevice::default()
         };
-        self.make_account(user_id, None, Some(device), None, true)
-            .await
+        let mut row = new_row(&user_id, None, self.now());
+        row.guest = true;
+        let (_, registered) = self.make_account(&user_id, row, Some(device), None).await?;
+        Ok(registered)
     }
 
     /// Account, first device and use of the token, in one batch.
-    async fn make_account(
+    pub(crate) async fn make_account(
         &self,
-        user_id: OwnedUserId,
-        password_hash: Option<String>,
+        user_id: &UserId,
+        mut row: AccountRow,
         device: Option<NewDevice>,
         token: Option<NameHash>,
-        guest: bool,
-    ) -> Result<Registered> {
+    ) -> Result<(ShortUserId, Registered)> {
         let user = self.draw_short_id();
         let drawn = device
             .map(|device| self.draw_device(user, device))
             .transpose()?;
-        let mut row = new_row(&user_id, password_hash, self.now());
-        row.guest = guest;
+        let admin = row.admin;
         let mut writer = self.unlocked_writer();
         loop {
             let snapshot = writer.snapshot().await?;
             let mut batch = Batch::new();
-            row.admin = false;
             if let Some(drawn) = &drawn {
                 self.add_device(&snapshot, &mut batch, user, drawn).await?;
             }
@@ -151,11 +145,11 @@ impl Users {
                 {
                     Ok(made_first) => first = made_first,
                     // Perhaps an earlier try of ours has used it up.
-                    Err(_) if self.is_made(user).await? => break,
+                    Err(_) if self.find_account_of(user).await?.is_some() => break,
                     Err(failure) => return Err(failure),
                 }
             }
-            row.admin = first;
+            row.admin = admin || first;
             if self.add_account(&snapshot, &mut batch, user, &row).await? {
                 break;
             }
@@ -164,18 +158,15 @@ impl Users {
             }
         }
         self.settle_first_token(user).await?;
-        Ok(Registered {
-            login: drawn.map(|drawn| drawn.into_logged_in(user_id.clone())),
-            user_id,
-        })
-    }
-
-    async fn is_made(&self, user: storage::ShortUserId) -> Result<bool> {
-        Ok(self.find_account_of(user).await?.is_some())
+        let registered = Registered {
+            user_id: user_id.to_owned(),
+            login: drawn.map(|drawn| drawn.into_logged_in(user_id.to_owned())),
+        };
+        Ok((user, registered))
     }
 
     /// Forgets the first token if the account just made used it.
-    async fn settle_first_token(&self, user: storage::ShortUserId) -> Result<()> {
+    async fn settle_first_token(&self, user: ShortUserId) -> Result<()> {
         if self.first_token().is_some()
             && self
                 .find_account_of(user)

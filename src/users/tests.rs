@@ -1,10 +1,32 @@
 //! People on the engines of storage, without HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+/// Runs a test on the model engine and on RocksDB.
+macro_rules! on_every_engine {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn model() {
+                super::$name().await;
+            }
+
+            #[tokio::test]
+            async fn rocks() {
+                crate::tests::on_rocks();
+                super::$name().await;
+            }
+        }
+    )*};
+}
+
 mod accounts;
 mod data;
 mod devices;
+mod push;
 mod registration;
+mod tokens;
+
+use std::cell::RefCell;
 
 use ruma::{
     OwnedUserId,
@@ -47,8 +69,34 @@ fn open() -> Settings {
     settings
 }
 
+thread_local! {
+    /// The folder of the test's database, if it is on RocksDB: a test has a thread of its own.
+    static FOLDER: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
+}
+
+/// Lets the worlds of this test lie in RocksDB.
+fn on_rocks() {
+    FOLDER.set(Some(tempfile::tempdir().unwrap()));
+}
+
+/// An empty database of the test's engine.
+fn empty() -> Storage {
+    FOLDER.with_borrow(|folder| match folder {
+        None => Storage::model(),
+        Some(folder) => {
+            let name = Random::from_system().letters(12);
+            let options = storage::Options {
+                block_cache: 1 << 20,
+                memory_budget: 16 << 20,
+                ..storage::Options::default()
+            };
+            Storage::open(folder.path().join(name), &options).unwrap()
+        }
+    })
+}
+
 async fn world(settings: Settings) -> World {
-    world_on(Storage::model(), settings, 1).await
+    world_on(empty(), settings, 1).await
 }
 
 async fn world_on(storage: Storage, settings: Settings, seed: u64) -> World {
@@ -111,6 +159,7 @@ fn device_called(device: Option<&str>) -> NewDevice {
     NewDevice {
         device_id: device.map(Into::into),
         display_name: Some("Phone".to_owned()),
+        refresh_token: false,
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) type TokenHash = [u8; 32];
 
 /// What all access tokens begin with.
 pub(crate) const ACCESS: &str = "cat_";
+/// What all refresh tokens begin with.
+pub(crate) const REFRESH: &str = "crt_";
 
 const CHECKSUM: usize = 4;
 
@@ -89,7 +91,7 @@ mod tests {
         let token = AccessToken::draw(ACCESS, user, &random);
         assert_eq!(claimed_user(ACCESS, token.as_str()), Some(user));
         assert_ne!(token, AccessToken::draw(ACCESS, user, &random));
-        assert_eq!(claimed_user("crt_", token.as_str()), None);
+        assert_eq!(claimed_user(REFRESH, token.as_str()), None);
         assert!(!format!("{token:?}").contains(token.as_str().trim_start_matches(ACCESS)));
         let mut letters: Vec<char> = token.as_str().chars().collect();
         for at in 0..letters.len() {

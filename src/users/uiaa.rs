@@ -201,14 +201,22 @@ impl Users {
         if !meant.contains(&requester.user_id) {
             return Err(error::forbidden("This is somebody else"));
         }
+        let tried = self.failure_key(requester.user_id.as_str());
+        self.0.failures.check(tried, self.now())?;
         let snapshot = self.snapshot().await?;
         let account = crate::account::find_row(&snapshot, requester.user).await?;
         let stored = account
             .as_ref()
             .and_then(|account| account.value.password_hash.as_deref());
         match self.0.passwords.check(&password.password, stored).await? {
-            Checked::Right | Checked::RightBut(_) => Ok(()),
-            Checked::Wrong => Err(error::forbidden("The password is wrong")),
+            Checked::Right | Checked::RightBut(_) => {
+                self.0.failures.succeeded(tried);
+                Ok(())
+            }
+            Checked::Wrong => {
+                self.0.failures.failed(tried, self.now());
+                Err(error::forbidden("The password is wrong"))
+            }
         }
     }
 }

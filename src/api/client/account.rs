@@ -29,6 +29,7 @@ pub(super) async fn register(
             let device = NewDevice {
                 device_id: request.device_id,
                 display_name: request.initial_device_display_name,
+                refresh_token: request.refresh_token,
             };
             let registration = Registration {
                 username: request.username.as_deref(),

@@ -2,11 +2,7 @@
 
 use error::Result;
 use ruma::api::client::session::{
-    get_login_types::{
-        self,
-        v3::{LoginType, PasswordLoginType},
-    },
-    login, logout, logout_all,
+    get_login_token, get_login_types, login, logout, logout_all, refresh_token,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -16,11 +12,37 @@ use crate::{Call, Server};
 
 /// [`GET /login`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login).
 pub(super) async fn get_login_types(
-    _: Server,
+    server: Server,
     _: Call<get_login_types::v3::Request>,
 ) -> Result<get_login_types::v3::Response> {
-    let flows = vec![LoginType::Password(PasswordLoginType::new())];
+    let flows = server.users.login_types();
     Ok(get_login_types::v3::Response::new(flows))
+}
+
+/// [`POST /login/get_token`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv1loginget_token).
+pub(super) async fn get_login_token(
+    server: Server,
+    call: Call<get_login_token::v1::Request>,
+) -> Result<get_login_token::v1::Response> {
+    let auth = call.auth.as_ref();
+    server
+        .users
+        .prove_again(&call.caller, "get_login_token", auth)
+        .await?;
+    let (token, lifetime) = server.users.create_login_token(&call.caller)?;
+    Ok(get_login_token::v1::Response::new(lifetime, token))
+}
+
+/// [`POST /refresh`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3refresh).
+pub(super) async fn refresh_token(
+    server: Server,
+    call: Call<refresh_token::v3::Request>,
+) -> Result<refresh_token::v3::Response> {
+    let new = server.users.refresh(&call.refresh_token).await?;
+    let mut response = refresh_token::v3::Response::new(new.access_token.into_string());
+    response.refresh_token = Some(new.refresh_token.into_string());
+    response.expires_in_ms = Some(new.expires_in);
+    Ok(response)
 }
 
 /// Refuses a login without a `type`, on which Ruma's type panics.
@@ -49,6 +71,7 @@ pub(super) async fn login(
     let device = NewDevice {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
+        refresh_token: request.refresh_token,
     };
     let login = server.users.login(&request.login_info, device).await?;
     let token = login.access_token.into_string();

@@ -97,7 +97,11 @@ async fn registers_logs_in_and_out() {
     let me = ok(get(&server, &token, "/account/whoami").await);
     assert_eq!(me["user_id"], "@alice:localhost");
     let flows = ok(ask(&server, None, Method::GET, "/login", "").await);
-    assert_eq!(flows, json!({"flows": [{"type": "m.login.password"}]}));
+    let token_flow = json!({"type": "m.login.token", "get_login_token": true});
+    assert_eq!(
+        flows,
+        json!({"flows": [{"type": "m.login.password"}, token_flow]})
+    );
     let login = ok(post(&server, None, "/login", password_login("alice")).await);
     let second = login["access_token"].as_str().unwrap();
     assert_eq!(
@@ -450,4 +454,70 @@ async fn who_is_suspended_reads_and_does_not_send() {
         "M_USER_SUSPENDED",
     );
     ok(get(&server, &token, "/account/whoami").await);
+}
+
+#[tokio::test]
+async fn a_client_that_can_refresh_gets_a_token_that_ends() {
+    let server = open().await;
+    register(&server, "alice").await;
+    let mut login = password_login("alice");
+    login["refresh_token"] = json!(true);
+    let login = ok(post(&server, None, "/login", login).await);
+    assert!(login["expires_in_ms"].is_u64());
+    let refresh = json!({"refresh_token": login["refresh_token"]});
+    let new = ok(post(&server, None, "/refresh", refresh).await);
+    assert!(new["expires_in_ms"].is_u64() && new["refresh_token"].is_string());
+    let token = new["access_token"].as_str().unwrap();
+    ok(get(&server, token, "/account/whoami").await);
+    let old = get(
+        &server,
+        login["access_token"].as_str().unwrap(),
+        "/account/whoami",
+    )
+    .await;
+    refused(old, 401, "M_UNKNOWN_TOKEN");
+    let unknown = post(
+        &server,
+        None,
+        "/refresh",
+        json!({"refresh_token": "unknown"}),
+    )
+    .await;
+    refused(unknown, 401, "M_UNKNOWN_TOKEN");
+    refused(
+        post(&server, None, "/refresh", json!({})).await,
+        400,
+        "M_MISSING_PARAM",
+    );
+    let wrong = post(&server, None, "/refresh", json!({"refresh_token": 5})).await;
+    assert_eq!(wrong.0, 400);
+}
+
+#[tokio::test]
+async fn a_device_lets_another_one_in() {
+    let server = open().await;
+    let token = register(&server, "alice").await;
+    let path = "/_matrix/client/v1/login/get_token";
+    let ask = async |token: Option<&str>, body: Value| {
+        let mut request = request(Method::POST, path, body.to_string());
+        if let Some(token) = token {
+            sign(&mut request, &format!("Bearer {token}"));
+        }
+        answer(&server, request).await
+    };
+    refused(ask(None, json!({})).await, 401, "M_MISSING_TOKEN");
+    let (status, challenge) = ask(Some(&token), json!({})).await;
+    assert_eq!((status, challenge["flows"].is_array()), (401, true));
+    let mut auth = password_login("alice");
+    auth["session"] = challenge["session"].clone();
+    let given = ok(ask(Some(&token), json!({"auth": auth})).await);
+    assert_eq!(given["expires_in_ms"], 120_000);
+    let login = json!({"type": "m.login.token", "token": given["login_token"]});
+    let second = ok(post(&server, None, "/login", login.clone()).await);
+    assert_eq!(second["user_id"], "@alice:localhost");
+    refused(
+        post(&server, None, "/login", login).await,
+        403,
+        "M_FORBIDDEN",
+    );
 }

@@ -31,6 +31,10 @@ tables! { USER_TABLES:
     90 SEEN_BY_DEVICE Hot: (ShortUserId, NameHash) => SeenRow;
     /// What a refresh token is good for, by the token's SHA-256.
     91 REFRESH_BY_TOKEN Point: [u8; 32] => RefreshRow;
+    /// A user's pushers, by the hash of app id and push key.
+    92 PUSHER_BY_USER Range: (ShortUserId, NameHash) => PusherRow;
+    /// The users whose pushers have an app id and push key (hash).
+    93 USER_BY_PUSHER Range: (NameHash, ShortUserId) => ();
 }
 
 /// A local user's account.
@@ -138,6 +142,17 @@ pub struct RefreshRow {
     pub next: Option<([u8; 32], [u8; 32])>,
 }
 
+/// A pusher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PusherRow {
+    /// The device that set it, with which it ends.
+    pub device_id: String,
+    /// The pusher, as JSON in the specification's form.
+    pub json: String,
+    /// When it was set, in milliseconds since 1970.
+    pub set_ts: u64,
+}
+
 /// A field of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileFieldRow {
@@ -176,6 +191,7 @@ records!(
     TokenRow,
     TokenKind,
     RefreshRow,
+    PusherRow,
     ProfileFieldRow,
     AccountDataRow,
     UserChange,

@@ -2,7 +2,15 @@
 
 use super::*;
 
-#[tokio::test]
+on_every_engine! {
+    a_login_folds_case_and_tells_nobody_who_exists,
+    the_old_field_names_the_user_and_other_identifiers_do_not,
+    a_closed_account_has_no_devices_and_keeps_its_name,
+    what_an_administrator_changes_holds_at_once,
+    a_reset_password_opens_the_account_and_ends_devices_if_asked,
+    accounts_are_listed_page_by_page,
+}
+
 async fn a_login_folds_case_and_tells_nobody_who_exists() {
     let world = world(settings()).await;
     world.account("anna").await;
@@ -33,7 +41,6 @@ async fn a_login_folds_case_and_tells_nobody_who_exists() {
     }
 }
 
-#[tokio::test]
 #[allow(deprecated)]
 async fn the_old_field_names_the_user_and_other_identifiers_do_not() {
     let world = world(settings()).await;
@@ -96,7 +103,6 @@ async fn no_secret_lies_in_storage_or_in_logs() {
     assert!(!format!("{account:?}").contains("argon2id"));
 }
 
-#[tokio::test]
 async fn a_closed_account_has_no_devices_and_keeps_its_name() {
     let world = world(open()).await;
     let (user, user_id) = world.account("anna").await;
@@ -138,7 +144,6 @@ async fn a_closed_account_has_no_devices_and_keeps_its_name() {
     assert_eq!(crate::job::UserJob::from_row(row).unwrap().user, user);
 }
 
-#[tokio::test]
 async fn what_an_administrator_changes_holds_at_once() {
     let world = world(settings()).await;
     let (_, user_id) = world.account("anna").await;
@@ -176,7 +181,6 @@ async fn what_an_administrator_changes_holds_at_once() {
     );
 }
 
-#[tokio::test]
 async fn a_reset_password_opens_the_account_and_ends_devices_if_asked() {
     let world = world(settings()).await;
     let (_, user_id) = world.account("anna").await;
@@ -230,7 +234,6 @@ async fn a_login_renews_a_hash_of_another_cost() {
     );
 }
 
-#[tokio::test]
 async fn accounts_are_listed_page_by_page() {
     let world = world(settings()).await;
     for name in ["a", "b", "c", "d", "e"] {

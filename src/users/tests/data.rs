@@ -6,7 +6,15 @@ use storage::{Position, Range, ShortRoomId, Topic, schema};
 
 use super::*;
 
-#[tokio::test]
+on_every_engine! {
+    profiles_hold_what_the_specification_lets_them,
+    a_profile_is_full_at_exactly_64_kib,
+    a_new_display_name_leaves_one_job_and_others_none,
+    account_data_is_the_users_own_and_wakes_their_devices,
+    push_rules_are_there_from_the_beginning,
+    a_filter_is_known_by_its_content,
+}
+
 async fn profiles_hold_what_the_specification_lets_them() {
     let world = world(settings()).await;
     let (user, user_id) = world.account("anna").await;
@@ -81,7 +89,6 @@ async fn profiles_hold_what_the_specification_lets_them() {
     }
 }
 
-#[tokio::test]
 async fn a_profile_is_full_at_exactly_64_kib() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -103,7 +110,6 @@ async fn a_profile_is_full_at_exactly_64_kib() {
     set("org.example.b", json!("z".repeat(left))).await.unwrap();
 }
 
-#[tokio::test]
 async fn a_new_display_name_leaves_one_job_and_others_none() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -134,7 +140,6 @@ async fn a_new_display_name_leaves_one_job_and_others_none() {
     assert_ne!(jobs().await.unwrap(), first);
 }
 
-#[tokio::test]
 async fn account_data_is_the_users_own_and_wakes_their_devices() {
     let world = world(settings()).await;
     let (anna, _) = world.account("anna").await;
@@ -204,7 +209,6 @@ async fn account_data_is_the_users_own_and_wakes_their_devices() {
     assert_eq!(world.users.account_data(anna, room).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
 async fn push_rules_are_there_from_the_beginning() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -223,7 +227,6 @@ async fn push_rules_are_there_from_the_beginning() {
     assert_eq!(code(nobody), (404, "M_NOT_FOUND".to_owned()));
 }
 
-#[tokio::test]
 async fn a_filter_is_known_by_its_content() {
     let world = world(settings()).await;
     let (anna, _) = world.account("anna").await;

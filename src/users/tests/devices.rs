@@ -7,7 +7,18 @@ use ruma::device_id;
 use super::*;
 use crate::Seen;
 
-#[tokio::test]
+on_every_engine! {
+    a_login_with_an_existing_device_ends_its_old_tokens,
+    of_racing_logins_of_a_device_one_token_is_left,
+    logging_out_ends_the_device,
+    many_devices_go_in_several_batches,
+    a_logout_wins_against_requests_that_are_on_their_way,
+    garbage_is_nobodys_token,
+    devices_of_others_cannot_be_seen_or_touched,
+    a_device_is_seen_once_in_a_while,
+    a_password_proves_a_requester_for_one_purpose,
+}
+
 async fn a_login_with_an_existing_device_ends_its_old_tokens() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -33,7 +44,6 @@ async fn a_login_with_an_existing_device_ends_its_old_tokens() {
     assert_eq!(world.users.devices(user).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
 async fn of_racing_logins_of_a_device_one_token_is_left() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -47,7 +57,6 @@ async fn of_racing_logins_of_a_device_one_token_is_left() {
     assert_eq!(world.users.devices(user).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
 async fn logging_out_ends_the_device() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -98,7 +107,6 @@ async fn logging_out_ends_the_device() {
         .unwrap();
 }
 
-#[tokio::test]
 async fn many_devices_go_in_several_batches() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -126,10 +134,9 @@ async fn many_devices_go_in_several_batches() {
     assert_eq!(tokens[0].len(), 1);
 }
 
-#[tokio::test]
 async fn a_logout_wins_against_requests_that_are_on_their_way() {
     for round in 0..50 {
-        let world = world_on(Storage::model(), settings(), round).await;
+        let world = world_on(empty(), settings(), round).await;
         let (user, _) = world.account("anna").await;
         let login = world.login("anna", Some("PHONE")).await;
         let phone = [device_id!("PHONE")];
@@ -140,7 +147,6 @@ async fn a_logout_wins_against_requests_that_are_on_their_way() {
     }
 }
 
-#[tokio::test]
 async fn garbage_is_nobodys_token() {
     let world = world(settings()).await;
     world.account("anna").await;
@@ -171,7 +177,6 @@ async fn garbage_is_nobodys_token() {
     );
 }
 
-#[tokio::test]
 async fn devices_of_others_cannot_be_seen_or_touched() {
     let world = world(settings()).await;
     let (anna, _) = world.account("anna").await;
@@ -205,7 +210,6 @@ async fn devices_of_others_cannot_be_seen_or_touched() {
     assert_eq!(code(renamed), (413, "M_TOO_LARGE".to_owned()));
 }
 
-#[tokio::test]
 async fn a_device_is_seen_once_in_a_while() {
     let world = world(settings()).await;
     let (user, _) = world.account("anna").await;
@@ -240,7 +244,6 @@ async fn a_device_is_seen_once_in_a_while() {
     assert!(world.users.devices(user).await.unwrap().is_empty());
 }
 
-#[tokio::test]
 async fn a_password_proves_a_requester_for_one_purpose() {
     use ruma::api::client::uiaa::{FallbackAcknowledgement, Password};
     let world = world(settings()).await;

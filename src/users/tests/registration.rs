@@ -7,13 +7,26 @@ use ruma::api::client::uiaa::{AuthType, FallbackAcknowledgement};
 use super::*;
 use crate::NewRegistrationToken;
 
+on_every_engine! {
+    closed_registration_tells_how_to_open_it_once_there_is_an_account,
+    the_first_token_makes_one_administrator,
+    another_start_without_accounts_ends_the_first_token_before,
+    a_first_token_races_to_one_account,
+    without_auth_the_client_hears_what_to_prove,
+    a_session_ends_after_a_while,
+    tokens_count_expire_and_are_well_formed,
+    of_two_who_want_a_name_one_gets_it,
+    hostile_names_weak_passwords_and_endless_devices_are_refused,
+    a_name_is_drawn_and_a_login_can_be_inhibited,
+    guests_come_in_where_they_may,
+}
+
 fn with_token() -> Settings {
     let mut settings = open();
     settings.registration.require_token = true;
     settings
 }
 
-#[tokio::test]
 async fn closed_registration_tells_how_to_open_it_once_there_is_an_account() {
     let world = world(settings()).await;
     world
@@ -34,7 +47,6 @@ async fn closed_registration_tells_how_to_open_it_once_there_is_an_account() {
     assert_eq!(code(guest), (403, "M_GUEST_ACCESS_FORBIDDEN".to_owned()));
 }
 
-#[tokio::test]
 async fn the_first_token_makes_one_administrator() {
     let world = world(settings()).await;
     let first = world.users.first_token().unwrap();
@@ -68,7 +80,6 @@ async fn the_first_token_makes_one_administrator() {
     assert_eq!(later.users.first_token(), None);
 }
 
-#[tokio::test]
 async fn another_start_without_accounts_ends_the_first_token_before() {
     let world = world(settings()).await;
     let old = world.users.first_token().unwrap();
@@ -79,7 +90,6 @@ async fn another_start_without_accounts_ends_the_first_token_before() {
     assert!(later.users.is_registration_token_valid(&new).await.unwrap());
 }
 
-#[tokio::test]
 async fn a_first_token_races_to_one_account() {
     let world = world(settings()).await;
     let first = token(&world.users.first_token().unwrap());
@@ -91,7 +101,6 @@ async fn a_first_token_races_to_one_account() {
     assert_eq!(world.users.accounts(None, 9).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
 async fn without_auth_the_client_hears_what_to_prove() {
     let world = world(with_token()).await;
     let challenge = world
@@ -138,7 +147,6 @@ async fn without_auth_the_client_hears_what_to_prove() {
     );
 }
 
-#[tokio::test]
 async fn a_session_ends_after_a_while() {
     let world = world(open()).await;
     let challenge = world.users.register(wish("anna", None)).await.unwrap_err();
@@ -153,7 +161,6 @@ async fn a_session_ends_after_a_while() {
     assert_ne!(again.uiaa_info().unwrap().session, Some(session));
 }
 
-#[tokio::test]
 async fn tokens_count_expire_and_are_well_formed() {
     let world = world(with_token()).await;
     let make = |token, uses_allowed, expires_ts| {
@@ -199,7 +206,6 @@ async fn tokens_count_expire_and_are_well_formed() {
     }
 }
 
-#[tokio::test]
 async fn of_two_who_want_a_name_one_gets_it() {
     let world = world(open()).await;
     let auth = dummy();
@@ -217,7 +223,6 @@ async fn of_two_who_want_a_name_one_gets_it() {
     world.users.check_available("bert").await.unwrap();
 }
 
-#[tokio::test]
 async fn hostile_names_weak_passwords_and_endless_devices_are_refused() {
     let world = world(open()).await;
     let auth = dummy();
@@ -245,7 +250,6 @@ async fn hostile_names_weak_passwords_and_endless_devices_are_refused() {
     assert!(world.users.accounts(None, 9).await.unwrap().is_empty());
 }
 
-#[tokio::test]
 async fn a_name_is_drawn_and_a_login_can_be_inhibited() {
     let world = world(open()).await;
     let auth = dummy();
@@ -267,7 +271,6 @@ async fn a_name_is_drawn_and_a_login_can_be_inhibited() {
     assert!(world.users.devices(account.user).await.unwrap().is_empty());
 }
 
-#[tokio::test]
 async fn guests_come_in_where_they_may() {
     let mut settings = settings();
     settings.registration.guests = true;
