@@ -1,25 +1,34 @@
 //! The client-server API: one line an endpoint, in the order of Ruma's modules.
 
 mod account;
+mod alias;
 mod config;
 mod device;
+mod directory;
 mod discovery;
 mod filter;
+mod knock;
+mod membership;
 mod message;
 mod profile;
 mod push;
 mod redact;
+mod room;
 mod session;
 mod state;
 #[cfg(test)]
 mod tests;
 mod transaction;
 
+use std::sync::Arc;
+
 use error::Result;
-use ruma::{OwnedEventId, UserId};
+use rooms::Room;
+use ruma::{OwnedEventId, RoomId, UserId};
+use storage::schema::Membership;
 use users::Requester;
 
-use crate::endpoint::Routes;
+use crate::{Server, endpoint::Routes};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
@@ -29,6 +38,9 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(account::get_username_availability)
         .endpoint(account::register)
         .endpoint(account::whoami)
+        .endpoint(alias::create_alias)
+        .endpoint(alias::delete_alias)
+        .endpoint(alias::get_alias)
         .endpoint(config::get_global_account_data)
         .endpoint(config::get_room_account_data)
         .endpoint(config::set_global_account_data)
@@ -38,11 +50,22 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(device::get_device)
         .endpoint(device::get_devices)
         .endpoint(device::update_device)
+        .endpoint(directory::get_room_visibility)
+        .endpoint(directory::set_room_visibility)
         .endpoint(discovery::discover_homeserver)
         .endpoint(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)
         .endpoint(filter::create_filter)
         .written(filter::get_filter)
+        .endpoint(knock::knock_room)
+        .endpoint(membership::ban_user)
+        .endpoint(membership::forget_room)
+        .endpoint(membership::invite_user)
+        .endpoint(membership::join_room_by_id)
+        .endpoint(membership::join_room_by_id_or_alias)
+        .endpoint(membership::kick_user)
+        .endpoint(membership::leave_room)
+        .endpoint(membership::unban_user)
         .endpoint(message::send_message_event)
         .endpoint(profile::delete_profile_field)
         .endpoint(profile::get_profile)
@@ -51,6 +74,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
         .endpoint(redact::redact_event)
+        .endpoint(room::aliases)
+        .endpoint(room::create_room)
         .endpoint(session::get_login_token)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
@@ -83,6 +108,34 @@ fn check_not_suspended(requester: &Requester) -> Result<()> {
         return Err(error::user_suspended("Your account is suspended"));
     }
     Ok(())
+}
+
+/// Guests may not do this.
+///
+/// # Errors
+///
+/// 403 `M_GUEST_ACCESS_FORBIDDEN`.
+fn check_not_guest(requester: &Requester) -> Result<()> {
+    if requester.guest {
+        return Err(error::guest_access_forbidden("Guests may not do this"));
+    }
+    Ok(())
+}
+
+/// A room that the user is in.
+///
+/// # Errors
+///
+/// 403 `M_FORBIDDEN`, whether there is such a room or not.
+async fn joined_room(server: &Server, room_id: &RoomId, user: &UserId) -> Result<Arc<Room>> {
+    let room = server.rooms.room(room_id).await?;
+    let snapshot = server.rooms.snapshot().await?;
+    match room.membership(&server.rooms, &snapshot, user).await? {
+        Some(Membership::Join) => Ok(room),
+        _ => Err(error::forbidden(
+            "You are not in this room, or it does not exist",
+        )),
+    }
 }
 
 /// The event that a group of one became.

@@ -113,6 +113,11 @@ impl RoomRules {
         self.rules.room_id_format == RoomIdFormatVersion::V2
     }
 
+    /// Whether `m.room.create` names the room's creator in its content (before version 11).
+    pub fn has_creator_field(&self) -> bool {
+        !self.rules.authorization.use_room_create_sender
+    }
+
     /// MSC3757: whether state keys that begin with a user's ID and `_` belong to that user, and people
     /// with more power may set the state of others.
     pub fn has_owned_state(&self) -> bool {

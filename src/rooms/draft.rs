@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use pdu::RoomRules;
-use ruma::{OwnedEventId, OwnedUserId, events::TimelineEventType};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use storage::{Batch, OnceKey, ShortRoomId, schema::Sent};
 
@@ -81,6 +81,19 @@ pub struct Group {
 pub(crate) struct NewRoom {
     pub(crate) short: ShortRoomId,
     pub(crate) rules: &'static RoomRules,
+    /// In versions whose rooms are named by their first event nobody reads this one.
+    pub(crate) room_id: OwnedRoomId,
+}
+
+impl NewRoom {
+    /// The room's id, once its first events have theirs.
+    pub(crate) fn room_id(&self, ids: &[OwnedEventId]) -> Option<OwnedRoomId> {
+        if !self.rules.room_id_is_create_event_id() {
+            return Some(self.room_id.clone());
+        }
+        let hash = ids.first()?.as_str().trim_start_matches('$');
+        RoomId::parse(format!("!{hash}")).ok()
+    }
 }
 
 impl Group {

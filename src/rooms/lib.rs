@@ -5,9 +5,15 @@
 //! about an accepted event reads the room log or the stream; nothing is called.
 
 mod accept;
+mod aliases;
+mod create;
+mod current;
 mod draft;
 mod event;
 mod format;
+mod membership;
+mod profiles;
+mod restricted;
 mod room;
 mod send;
 mod state;
@@ -15,7 +21,10 @@ mod state;
 mod tests;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
@@ -23,8 +32,10 @@ use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage};
 
 use self::writer::RoomWriter;
 pub use self::{
+    create::{InitialState, NewRoomRequest, Preset},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
+    membership::Said,
     room::Room,
     state::StateKey,
 };
@@ -57,6 +68,8 @@ struct Inner {
     parts: Parts,
     rooms: Cache<OwnedRoomId, Arc<Room>>,
     writers: Cache<ShortRoomId, Arc<RoomWriter>>,
+    /// The latest time given out by [`Rooms::unique_time`].
+    latest_time: AtomicU64,
 }
 
 impl Rooms {
@@ -66,6 +79,7 @@ impl Rooms {
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             writers: Cache::new(WARM_WRITERS),
+            latest_time: AtomicU64::new(0),
         }))
     }
 
@@ -82,6 +96,16 @@ impl Rooms {
     /// The time, in milliseconds since 1970.
     pub fn now(&self) -> u64 {
         self.0.parts.clock.now().get().into()
+    }
+
+    /// The time in milliseconds since 1970, but given out only once: a little ahead of it if need be.
+    fn unique_time(&self) -> u64 {
+        let now = self.now();
+        let next = |latest: u64| Some(now.max(latest.saturating_add(1)));
+        let order = Ordering::Relaxed;
+        match self.0.latest_time.fetch_update(order, order, next) {
+            Ok(latest) | Err(latest) => now.max(latest.saturating_add(1)),
+        }
     }
 
     fn parts(&self) -> &Parts {

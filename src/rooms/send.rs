@@ -23,35 +23,37 @@ impl Rooms {
         self.writer(room).submit(self, group).await
     }
 
+    /// What a new room of these rules is called until its first event is made.
+    pub(crate) fn new_room(&self, rules: &'static RoomRules) -> error::Result<NewRoom> {
+        let mut short = [0; 8];
+        self.parts().random.fill(&mut short);
+        let letters = self.parts().random.letters(ROOM_ID_LETTERS);
+        let room_id =
+            RoomId::parse(format!("!{letters}:{}", self.server_name())).map_err(error::internal)?;
+        Ok(NewRoom {
+            short: ShortRoomId(short),
+            rules,
+            room_id,
+        })
+    }
+
     /// Makes a room of its first events, `m.room.create` first, and sends them all in one commit. The
     /// room's id.
     ///
     /// # Errors
     ///
     /// As [`Rooms::send`].
-    pub async fn send_first(
+    pub(crate) async fn send_first(
         &self,
-        rules: &'static RoomRules,
+        new: NewRoom,
         mut group: Group,
     ) -> error::Result<OwnedRoomId> {
-        let mut short = [0; 8];
-        self.parts().random.fill(&mut short);
-        let short = ShortRoomId(short);
-        let letters = self.parts().random.letters(ROOM_ID_LETTERS);
-        // In versions whose rooms are named by their first event nobody reads this one.
-        let room_id =
-            RoomId::parse(format!("!{letters}:{}", self.server_name())).map_err(error::internal)?;
-        let room = Arc::new(Room::new(self.storage(), short, room_id.clone(), rules));
-        group.create = Some(NewRoom { short, rules });
+        let room_id = new.room_id.clone();
+        let room = Arc::new(Room::new(self.storage(), new.short, room_id, new.rules));
+        group.create = Some(new.clone());
         let writer = Arc::new(RoomWriter::new(room));
         let ids = writer.submit(self, group).await?;
-        if !rules.room_id_is_create_event_id() {
-            return Ok(room_id);
-        }
-        let create = ids
-            .first()
-            .ok_or_else(|| error::internal("a room without a first event"))?;
-        let hash = create.as_str().trim_start_matches('$');
-        RoomId::parse(format!("!{hash}")).map_err(error::internal)
+        new.room_id(&ids)
+            .ok_or_else(|| error::internal("a room without a first event"))
     }
 }

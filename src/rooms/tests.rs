@@ -74,7 +74,7 @@ pub(crate) async fn public_room(rooms: &Rooms, version: &RoomVersionId) -> Owned
     ];
     rooms
         .send_first(
-            rules,
+            rooms.new_room(rules).unwrap(),
             Group {
                 drafts,
                 ..Group::default()

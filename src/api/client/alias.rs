@@ -1,0 +1,69 @@
+//! Room aliases.
+
+use error::Result;
+use ruma::{
+    RoomAliasId, RoomId,
+    api::client::alias::{create_alias, delete_alias, get_alias},
+};
+
+use super::{check_not_suspended, joined_room};
+use crate::{Call, Server};
+
+/// The longest alias, in bytes ([room aliases](https://spec.matrix.org/v1.19/appendices/#room-aliases)).
+const LONGEST: usize = 255;
+
+/// [`PUT /directory/room/{roomAlias}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias).
+pub(super) async fn create_alias(
+    server: Server,
+    call: Call<create_alias::v3::Request>,
+) -> Result<create_alias::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let alias = &call.room_alias;
+    check_local(&server, alias)?;
+    if alias.as_str().len() > LONGEST {
+        return Err(error::invalid_param(format!(
+            "A room alias has at most {LONGEST} bytes"
+        )));
+    }
+    let creator = &call.caller.user_id;
+    let room = joined_room(&server, &call.room_id, creator).await?;
+    server.rooms.create_alias(alias, &room, creator).await?;
+    Ok(create_alias::v3::Response::new())
+}
+
+/// [`GET /directory/room/{roomAlias}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directoryroomroomalias).
+pub(super) async fn get_alias(
+    server: Server,
+    call: Call<get_alias::v3::Request>,
+) -> Result<get_alias::v3::Response> {
+    let alias = &call.room_alias;
+    let row = server.rooms.find_alias(alias).await?;
+    let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
+    let room_id = RoomId::parse(row.room_id).map_err(error::internal)?;
+    let servers = vec![server.rooms.server_name().to_owned()];
+    Ok(get_alias::v3::Response::new(room_id, servers))
+}
+
+/// [`DELETE /directory/room/{roomAlias}`](https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias).
+pub(super) async fn delete_alias(
+    server: Server,
+    call: Call<delete_alias::v3::Request>,
+) -> Result<delete_alias::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let caller = &call.caller;
+    check_local(&server, &call.room_alias)?;
+    server
+        .rooms
+        .delete_alias(&call.room_alias, &caller.user_id, caller.admin)
+        .await?;
+    Ok(delete_alias::v3::Response::new())
+}
+
+/// Other servers' aliases are not ours to change.
+fn check_local(server: &Server, alias: &RoomAliasId) -> Result<()> {
+    if alias.server_name() == server.rooms.server_name() {
+        Ok(())
+    } else {
+        Err(error::invalid_param("This alias belongs to another server"))
+    }
+}

@@ -1,0 +1,166 @@
+//! Memberships of rooms.
+
+use std::sync::Arc;
+
+use error::Result;
+use rooms::{Room, Said};
+use ruma::{
+    OwnedRoomId, RoomId, RoomOrAliasId,
+    api::client::membership::{
+        ban_user, forget_room, invite_user, invite_user::v3::InvitationRecipient, join_room_by_id,
+        join_room_by_id_or_alias, kick_user, leave_room, unban_user,
+    },
+};
+
+use super::{check_not_guest, check_not_suspended, room::no_third_parties};
+use crate::{Call, Server};
+
+/// [`POST /rooms/{roomId}/join`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin).
+pub(super) async fn join_room_by_id(
+    server: Server,
+    call: Call<join_room_by_id::v3::Request>,
+) -> Result<join_room_by_id::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let request = call.request;
+    let room = known_room(&server, &request.room_id).await?;
+    let said = because(request.reason);
+    server.rooms.join(&room, &call.caller.user_id, said).await?;
+    Ok(join_room_by_id::v3::Response::new(request.room_id))
+}
+
+/// [`POST /join/{roomIdOrAlias}`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias).
+pub(super) async fn join_room_by_id_or_alias(
+    server: Server,
+    call: Call<join_room_by_id_or_alias::v3::Request>,
+) -> Result<join_room_by_id_or_alias::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let request = call.request;
+    let room_id = resolve(&server, &request.room_id_or_alias).await?;
+    let room = known_room(&server, &room_id).await?;
+    let said = because(request.reason);
+    server.rooms.join(&room, &call.caller.user_id, said).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
+}
+
+/// [`POST /rooms/{roomId}/leave`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave).
+pub(super) async fn leave_room(
+    server: Server,
+    call: Call<leave_room::v3::Request>,
+) -> Result<leave_room::v3::Response> {
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let said = because(request.reason);
+    server
+        .rooms
+        .leave(&room, &call.caller.user_id, said)
+        .await?;
+    Ok(leave_room::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/invite`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidinvite).
+pub(super) async fn invite_user(
+    server: Server,
+    call: Call<invite_user::v3::Request>,
+) -> Result<invite_user::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    check_not_guest(&call.caller)?;
+    let request = call.request;
+    let InvitationRecipient::UserId(invitee) = request.recipient else {
+        return Err(no_third_parties());
+    };
+    let room = server.rooms.room(&request.room_id).await?;
+    let said = because(invitee.reason);
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .invite(&room, sender, &invitee.user_id, said)
+        .await?;
+    Ok(invite_user::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/kick`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidkick).
+pub(super) async fn kick_user(
+    server: Server,
+    call: Call<kick_user::v3::Request>,
+) -> Result<kick_user::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let said = because(request.reason);
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .kick(&room, sender, &request.user_id, said)
+        .await?;
+    Ok(kick_user::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/ban`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban).
+pub(super) async fn ban_user(
+    server: Server,
+    call: Call<ban_user::v3::Request>,
+) -> Result<ban_user::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let said = because(request.reason);
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .ban(&room, sender, &request.user_id, said)
+        .await?;
+    Ok(ban_user::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/unban`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidunban).
+pub(super) async fn unban_user(
+    server: Server,
+    call: Call<unban_user::v3::Request>,
+) -> Result<unban_user::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let said = because(request.reason);
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .unban(&room, sender, &request.user_id, said)
+        .await?;
+    Ok(unban_user::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/forget`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidforget).
+pub(super) async fn forget_room(
+    server: Server,
+    call: Call<forget_room::v3::Request>,
+) -> Result<forget_room::v3::Response> {
+    server.rooms.forget(&call.room_id, call.caller.user).await?;
+    Ok(forget_room::v3::Response::new())
+}
+
+pub(super) fn because(reason: Option<String>) -> Said {
+    Said {
+        reason,
+        ..Said::default()
+    }
+}
+
+/// A room to come into, which nobody has to be in to be told of.
+pub(super) async fn known_room(server: &Server, room_id: &RoomId) -> Result<Arc<Room>> {
+    server.rooms.find_room(room_id).await?.ok_or_else(|| {
+        error::not_found(
+            "This server does not know this room, and has no other server to ask for it",
+        )
+    })
+}
+
+/// The id of a room that is given by its id or by an alias.
+pub(super) async fn resolve(server: &Server, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
+    let alias = match <&RoomId>::try_from(name) {
+        Ok(room_id) => return Ok(room_id.to_owned()),
+        Err(alias) => alias,
+    };
+    let row = server.rooms.find_alias(alias).await?;
+    let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
+    RoomId::parse(row.room_id).map_err(error::internal)
+}

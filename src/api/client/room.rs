@@ -1,0 +1,119 @@
+//! Rooms: making them, and what they are called.
+
+use error::Result;
+use rooms::{InitialState, NewRoomRequest, Preset};
+use ruma::{
+    OwnedRoomAliasId, RoomAliasId,
+    api::client::room::{
+        Visibility, aliases,
+        create_room::{self, v3::RoomPreset},
+    },
+    serde::Raw,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{check_not_guest, check_not_suspended, joined_room};
+use crate::{Call, Server};
+
+/// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
+pub(super) async fn create_room(
+    server: Server,
+    call: Call<create_room::v3::Request>,
+) -> Result<create_room::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    check_not_guest(&call.caller)?;
+    let request = call.request;
+    if !request.invite_3pid.is_empty() {
+        return Err(no_third_parties());
+    }
+    let public = request.visibility == Visibility::Public;
+    let preset = match request.preset {
+        Some(RoomPreset::PrivateChat) => Preset::PrivateChat,
+        Some(RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivateChat,
+        Some(RoomPreset::PublicChat) => Preset::PublicChat,
+        Some(other) => {
+            return Err(error::invalid_param(format!(
+                "There is no preset {other:?}; choose private_chat, trusted_private_chat or public_chat",
+            )));
+        }
+        None if public => Preset::PublicChat,
+        None => Preset::PrivateChat,
+    };
+    let default = server.config.server.default_room_version.clone();
+    let new = NewRoomRequest {
+        creator: call.caller.user_id.clone(),
+        version: request.room_version.unwrap_or(default),
+        creation_content: match &request.creation_content {
+            Some(content) => object(content.json().get(), "creation_content")?,
+            None => Map::new(),
+        },
+        preset,
+        public,
+        initial_state: request
+            .initial_state
+            .iter()
+            .map(initial_state)
+            .collect::<Result<_>>()?,
+        invite: request.invite,
+        is_direct: request.is_direct,
+        name: request.name,
+        topic: request.topic,
+        alias: request.room_alias_name,
+        power_level_content_override: match &request.power_level_content_override {
+            Some(content) => Some(object(
+                content.json().get(),
+                "power_level_content_override",
+            )?),
+            None => None,
+        },
+    };
+    let room_id = server.rooms.create(new).await?;
+    Ok(create_room::v3::Response::new(room_id))
+}
+
+/// [`GET /rooms/{roomId}/aliases`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidaliases).
+pub(super) async fn aliases(
+    server: Server,
+    call: Call<aliases::v3::Request>,
+) -> Result<aliases::v3::Response> {
+    let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
+    let found = server.rooms.aliases(&room).await?;
+    let found = found
+        .iter()
+        .map(RoomAliasId::parse)
+        .collect::<Result<Vec<OwnedRoomAliasId>, _>>()
+        .map_err(error::internal)?;
+    Ok(aliases::v3::Response::new(found))
+}
+
+/// That nobody can be invited by an address of mail or telephone.
+pub(super) fn no_third_parties() -> error::Error {
+    error::other(
+        http::StatusCode::FORBIDDEN,
+        "M_THREEPID_DENIED",
+        "This server invites nobody by mail address or telephone number; use a user ID",
+    )
+}
+
+fn object(json: &str, name: &str) -> Result<Map<String, Value>> {
+    serde_json::from_str(json).map_err(|_| error::bad_json(format!("{name} is a JSON object")))
+}
+
+fn initial_state<T>(event: &Raw<T>) -> Result<InitialState> {
+    #[derive(Deserialize)]
+    struct Event {
+        #[serde(rename = "type")]
+        event_type: String,
+        #[serde(default)]
+        state_key: String,
+        content: Map<String, Value>,
+    }
+    let event: Event = serde_json::from_str(event.json().get())
+        .map_err(|error| error::bad_json(format!("initial_state: {error}")))?;
+    Ok(InitialState {
+        event_type: event.event_type,
+        state_key: event.state_key,
+        content: event.content,
+    })
+}

@@ -1,0 +1,200 @@
+//! Room aliases of this server, and its directory of published rooms.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use ruma::{OwnedRoomId, RoomAliasId, UserId, events::StateEventType};
+use storage::{
+    Batch, CommitError, Range, ShortRoomId,
+    schema::{self, AliasRow},
+};
+
+use crate::{MoreRows, NewRoomRequest, Room, Rooms, draft::NewRoom};
+
+/// Aliases that one room may have here.
+const ALIASES_MAX: usize = 1_000;
+
+impl Rooms {
+    /// What an alias of this server points to.
+    pub async fn find_alias(&self, alias: &RoomAliasId) -> error::Result<Option<AliasRow>> {
+        let snapshot = self.snapshot().await?;
+        let name = self.storage().alias_hash(alias);
+        let mut rows = snapshot.multi_get(&schema::ROOM_BY_ALIAS, &[name]).await?;
+        Ok(rows.pop().flatten().map(|row| row.value))
+    }
+
+    /// The aliases that this server has for a room.
+    pub async fn aliases(&self, room: &Room) -> error::Result<Vec<String>> {
+        let snapshot = self.snapshot().await?;
+        let range = Range::prefix(&(room.short,)).limit(ALIASES_MAX);
+        let rows = snapshot
+            .multi_range(&schema::ALIAS_BY_ROOM, &[range])
+            .await?;
+        Ok(rows
+            .into_iter()
+            .flatten()
+            .map(|(_, row)| row.value)
+            .collect())
+    }
+
+    /// Points a new alias to a room.
+    ///
+    /// # Errors
+    ///
+    /// 409 `M_UNKNOWN` if the alias is taken.
+    pub async fn create_alias(
+        &self,
+        alias: &RoomAliasId,
+        room: &Room,
+        creator: &UserId,
+    ) -> error::Result<()> {
+        let mut batch = Batch::new();
+        self.put_alias(&mut batch, alias, room.short, &room.room_id, creator);
+        match self.storage().commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(error::unknown(
+                StatusCode::CONFLICT,
+                format!("The alias {alias} is taken"),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an alias. Who made it may, and who has the power to set the room's canonical alias, and
+    /// `by_admin` anybody.
+    ///
+    /// # Errors
+    ///
+    /// 404 `M_NOT_FOUND`, 403 `M_FORBIDDEN`.
+    pub async fn delete_alias(
+        &self,
+        alias: &RoomAliasId,
+        user: &UserId,
+        by_admin: bool,
+    ) -> error::Result<()> {
+        let name = self.storage().alias_hash(alias);
+        let snapshot = self.snapshot().await?;
+        let mut rows = snapshot.multi_get(&schema::ROOM_BY_ALIAS, &[name]).await?;
+        let row = rows
+            .pop()
+            .flatten()
+            .ok_or_else(|| error::not_found(format!("There is no alias {alias}")))?;
+        let room_id = OwnedRoomId::try_from(row.value.room_id.as_str()).map_err(error::internal)?;
+        let room = self.find_room(&room_id).await?;
+        let own = row.value.creator == user.as_str();
+        if !own && !by_admin {
+            let allowed = match &room {
+                Some(room) => {
+                    self.may_send_state(room, user, "m.room.canonical_alias")
+                        .await?
+                }
+                None => false,
+            };
+            if !allowed {
+                return Err(error::forbidden(
+                    "You have neither made this alias nor the power over the room's aliases",
+                ));
+            }
+        }
+        let mut batch = Batch::new();
+        batch.expect_equals(&schema::ROOM_BY_ALIAS, &name, &row.raw);
+        batch.delete(&schema::ROOM_BY_ALIAS, &name);
+        if let Some(room) = &room {
+            batch.delete(&schema::ALIAS_BY_ROOM, &(room.short, name));
+        }
+        match self.storage().commit(batch).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => {
+                Err(error::not_found(format!("There is no alias {alias}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a joined member has the power to set a state event of that type.
+    pub async fn may_send_state(
+        &self,
+        room: &Arc<Room>,
+        user: &UserId,
+        event_type: &str,
+    ) -> error::Result<bool> {
+        let snapshot = self.snapshot().await?;
+        let keys = [
+            (StateEventType::RoomCreate, String::new()),
+            (StateEventType::RoomPowerLevels, String::new()),
+            (StateEventType::RoomMember, user.to_string()),
+        ];
+        let (_, state) = room.current_state(self, &snapshot, &keys).await?;
+        let [create, levels, member] = keys.map(|key| state.get(&key));
+        let joined =
+            member.and_then(|event| event.member().membership) == Some(schema::Membership::Join);
+        let Some(create) = create.filter(|_| joined) else {
+            return Ok(false);
+        };
+        let power = pdu::PowerLevels::new(room.rules, &create.pdu, levels.map(|event| &*event.pdu));
+        Ok(matches!(
+            (power.user(user), power.to_send(event_type, true)),
+            (Ok(level), Ok(needed)) if level >= needed.into()
+        ))
+    }
+
+    /// Publishes a room in this server's directory, or takes it out.
+    pub async fn set_public(&self, room: &Room, public: bool) -> error::Result<()> {
+        let mut batch = Batch::new();
+        if public {
+            batch.put(&schema::PUBLIC_ROOM, &room.short, &());
+        } else {
+            batch.delete(&schema::PUBLIC_ROOM, &room.short);
+        }
+        self.storage().commit(batch).await?;
+        Ok(())
+    }
+
+    /// Whether a room is published in this server's directory.
+    pub async fn is_public(&self, room: &Room) -> error::Result<bool> {
+        let snapshot = self.snapshot().await?;
+        let mut rows = snapshot
+            .multi_get(&schema::PUBLIC_ROOM, &[room.short])
+            .await?;
+        Ok(rows.pop().flatten().is_some())
+    }
+
+    fn put_alias(
+        &self,
+        batch: &mut Batch,
+        alias: &RoomAliasId,
+        room: ShortRoomId,
+        room_id: &ruma::RoomId,
+        creator: &UserId,
+    ) {
+        let name = self.storage().alias_hash(alias);
+        let row = AliasRow {
+            alias: alias.to_string(),
+            room_id: room_id.to_string(),
+            creator: creator.to_string(),
+        };
+        batch.expect_absent(&schema::ROOM_BY_ALIAS, &name);
+        batch.put(&schema::ROOM_BY_ALIAS, &name, &row);
+        batch.put(&schema::ALIAS_BY_ROOM, &(room, name), &alias.to_string());
+    }
+
+    /// The rows of a new room's alias and of its place in the directory.
+    pub(crate) fn directory_rows(
+        &self,
+        new: &NewRoom,
+        request: &NewRoomRequest,
+        alias: Option<&RoomAliasId>,
+    ) -> MoreRows {
+        let (rooms, new) = (self.clone(), new.clone());
+        let (alias, creator) = (alias.map(ToOwned::to_owned), request.creator.clone());
+        let public = request.public;
+        Arc::new(move |batch, ids| {
+            if let (Some(alias), Some(room_id)) = (&alias, new.room_id(ids)) {
+                rooms.put_alias(batch, alias, new.short, &room_id, &creator);
+            }
+            if public {
+                batch.put(&schema::PUBLIC_ROOM, &new.short, &());
+            }
+        })
+    }
+}
