@@ -3,6 +3,7 @@
 mod account;
 mod alias;
 mod config;
+mod context;
 mod device;
 mod directory;
 mod discovery;
@@ -12,6 +13,7 @@ mod membership;
 mod message;
 mod profile;
 mod push;
+mod reading;
 mod redact;
 mod room;
 mod session;
@@ -45,6 +47,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(config::get_room_account_data)
         .endpoint(config::set_global_account_data)
         .endpoint(config::set_room_account_data)
+        .endpoint(context::get_context)
         .endpoint(device::delete_device)
         .endpoint(device::delete_devices)
         .endpoint(device::get_device)
@@ -60,12 +63,16 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(knock::knock_room)
         .endpoint(membership::ban_user)
         .endpoint(membership::forget_room)
+        .endpoint(membership::get_member_events)
         .endpoint(membership::invite_user)
         .endpoint(membership::join_room_by_id)
         .endpoint(membership::join_room_by_id_or_alias)
+        .endpoint(membership::joined_members)
+        .endpoint(membership::joined_rooms)
         .endpoint(membership::kick_user)
         .endpoint(membership::leave_room)
         .endpoint(membership::unban_user)
+        .endpoint(message::get_message_events)
         .endpoint(message::send_message_event)
         .endpoint(profile::delete_profile_field)
         .endpoint(profile::get_profile)
@@ -76,12 +83,15 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(redact::redact_event)
         .endpoint(room::aliases)
         .endpoint(room::create_room)
+        .endpoint(room::get_room_event)
         .endpoint(session::get_login_token)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
         .endpoint(session::logout)
         .endpoint(session::logout_all)
         .endpoint(session::refresh_token)
+        .endpoint(state::get_state_event_for_key)
+        .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
 }
 

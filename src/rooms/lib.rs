@@ -6,19 +6,27 @@
 
 mod accept;
 mod aliases;
+mod client_event;
 mod create;
 mod current;
 mod draft;
 mod event;
+pub mod event_filter;
 mod format;
+mod members;
 mod membership;
+mod place_token;
 mod profiles;
+mod read;
 mod restricted;
 mod room;
 mod send;
 mod state;
 #[cfg(test)]
 mod tests;
+mod timeline;
+mod viewer;
+mod visibility;
 mod writer;
 
 use std::sync::{
@@ -32,12 +40,18 @@ use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage};
 
 use self::writer::RoomWriter;
 pub use self::{
+    client_event::EventFormat,
     create::{InitialState, NewRoomRequest, Preset},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
+    members::{MEMBERSHIPS, membership_of},
     membership::Said,
+    place_token::{NoPlaceToken, PlaceToken},
+    read::ReadEvent,
     room::Room,
     state::StateKey,
+    timeline::{Page, Span},
+    viewer::{Look, Until, Viewer},
 };
 
 /// How many rooms' ids are remembered.

@@ -1,1 +1,5 @@
-//! What changed for a device, for `/sync` and sliding sync to encode. Nothing lies here yet.
+//! What changed for a device since it last asked, for `/sync` and sliding sync to encode.
+
+mod token;
+
+pub use self::token::{EphemeralCursor, NoToken, Token};

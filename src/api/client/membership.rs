@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use error::Result;
-use rooms::{Room, Said};
+use rooms::{MEMBERSHIPS, ReadEvent, Room, Said, membership_of};
 use ruma::{
-    OwnedRoomId, RoomId, RoomOrAliasId,
+    OwnedMxcUri, OwnedRoomId, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
-        ban_user, forget_room, invite_user, invite_user::v3::InvitationRecipient, join_room_by_id,
-        join_room_by_id_or_alias, kick_user, leave_room, unban_user,
+        ban_user, forget_room, get_member_events,
+        invite_user::{self, v3::InvitationRecipient},
+        join_room_by_id, join_room_by_id_or_alias, joined_members, joined_rooms, kick_user,
+        leave_room, unban_user,
     },
+    events::room::member::MembershipState,
 };
+use storage::schema::Membership;
 
-use super::{check_not_guest, check_not_suspended, room::no_third_parties};
+use super::{check_not_guest, check_not_suspended, reading::Reading, room::no_third_parties};
 use crate::{Call, Server};
 
 /// [`POST /rooms/{roomId}/join`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin).
@@ -136,6 +140,96 @@ pub(super) async fn forget_room(
 ) -> Result<forget_room::v3::Response> {
     server.rooms.forget(&call.room_id, call.caller.user).await?;
     Ok(forget_room::v3::Response::new())
+}
+
+/// [`GET /joined_rooms`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3joined_rooms).
+pub(super) async fn joined_rooms(
+    server: Server,
+    call: Call<joined_rooms::v3::Request>,
+) -> Result<joined_rooms::v3::Response> {
+    let rooms = server.rooms.joined_rooms(call.caller.user).await?;
+    Ok(joined_rooms::v3::Response::new(rooms))
+}
+
+/// [`GET /rooms/{roomId}/joined_members`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members).
+pub(super) async fn joined_members(
+    server: Server,
+    call: Call<joined_members::v3::Request>,
+) -> Result<joined_members::v3::Response> {
+    let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
+    if !reading.look.is_joined() {
+        return Err(error::forbidden(
+            "You are not in this room, or it does not exist",
+        ));
+    }
+    let members = reading
+        .room
+        .members(&reading.snapshot, &reading.look, &[Membership::Join])
+        .await?;
+    let mut joined = std::collections::BTreeMap::new();
+    for row in members {
+        let mut member = joined_members::v3::RoomMember::new();
+        member.display_name = row.displayname;
+        member.avatar_url = row.avatar_url.map(OwnedMxcUri::from);
+        let user = UserId::parse(&row.user_id).map_err(error::internal)?;
+        joined.insert(user, member);
+    }
+    Ok(joined_members::v3::Response::new(joined))
+}
+
+/// [`GET /rooms/{roomId}/members`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers).
+pub(super) async fn get_member_events(
+    server: Server,
+    call: Call<get_member_events::v3::Request>,
+) -> Result<get_member_events::v3::Response> {
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let is =
+        |wanted: &MembershipState, membership: Membership| wanted.as_str() == membership.as_str();
+    let wanted: Vec<_> = MEMBERSHIPS
+        .into_iter()
+        .filter(|one| {
+            call.membership
+                .as_ref()
+                .is_none_or(|wanted| is(wanted, *one))
+        })
+        .filter(|one| {
+            !call
+                .not_membership
+                .as_ref()
+                .is_some_and(|not| is(not, *one))
+        })
+        .collect();
+    let members: Vec<ReadEvent> = match &call.at {
+        None if reading.look.is_joined() => {
+            let rows = reading
+                .room
+                .members(&reading.snapshot, &reading.look, &wanted)
+                .await?;
+            let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
+            let events = reading
+                .room
+                .read_events(&reading.snapshot, &numbers)
+                .await?;
+            events.into_iter().flatten().collect()
+        }
+        at => {
+            let root = match at {
+                Some(token) => reading.root_at(token).await?,
+                None => reading.look.root()?,
+            };
+            let events = reading
+                .room
+                .state_at(&reading.snapshot, root, Some("m.room.member"))
+                .await?;
+            events
+                .into_iter()
+                .filter(|event| membership_of(event).is_some_and(|one| wanted.contains(&one)))
+                .collect()
+        }
+    };
+    Ok(get_member_events::v3::Response::new(
+        reading.events(&members).await?,
+    ))
 }
 
 pub(super) fn because(reason: Option<String>) -> Said {

@@ -7,13 +7,14 @@ use ruma::{
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
+        get_room_event,
     },
     serde::Raw,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{check_not_guest, check_not_suspended, joined_room};
+use super::{check_not_guest, check_not_suspended, joined_room, reading::Reading};
 use crate::{Call, Server};
 
 /// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
@@ -85,6 +86,32 @@ pub(super) async fn aliases(
         .collect::<Result<Vec<OwnedRoomAliasId>, _>>()
         .map_err(error::internal)?;
     Ok(aliases::v3::Response::new(found))
+}
+
+/// [`GET /rooms/{roomId}/event/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomideventeventid).
+pub(super) async fn get_room_event(
+    server: Server,
+    call: Call<get_room_event::v3::Request>,
+) -> Result<get_room_event::v3::Response> {
+    let none = || error::not_found("There is no such event here, or you may not see it");
+    let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
+    let Reading {
+        room,
+        snapshot,
+        viewer,
+        look,
+        ..
+    } = &reading;
+    let event = room
+        .find_event(&server.rooms, snapshot, &call.event_id)
+        .await?
+        .ok_or_else(none)?;
+    let alone = [event];
+    if room.visible(snapshot, viewer, look, &alone).await? != [true] {
+        return Err(none());
+    }
+    let event = reading.events(&alone).await?.pop().ok_or_else(none)?;
+    Ok(get_room_event::v3::Response::new(event))
 }
 
 /// That nobody can be invited by an address of mail or telephone.

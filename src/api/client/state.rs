@@ -2,9 +2,17 @@
 
 use error::Result;
 use rooms::{Draft, Group};
-use ruma::api::client::state::send_state_event;
+use ruma::{
+    api::client::state::{
+        get_state_event_for_key::{self, v3::StateEventFormat},
+        get_state_events, send_state_event,
+    },
+    events::AnyStateEvent,
+    serde::Raw,
+};
+use serde_json::value::RawValue;
 
-use super::{check_not_suspended, the_event};
+use super::{check_not_suspended, reading::Reading, the_event};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/state/{eventType}/{stateKey}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey).
@@ -23,4 +31,55 @@ pub(super) async fn send_state_event(
     );
     let event_id = the_event(server.rooms.send(&room, Group::one(draft)).await?)?;
     Ok(send_state_event::v3::Response::new(event_id))
+}
+
+/// [`GET /rooms/{roomId}/state`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstate).
+pub(super) async fn get_state_events(
+    server: Server,
+    call: Call<get_state_events::v3::Request>,
+) -> Result<get_state_events::v3::Response> {
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let root = reading.look.root()?;
+    let state = reading.room.state_at(&reading.snapshot, root, None).await?;
+    Ok(get_state_events::v3::Response::new(
+        reading.events(&state).await?,
+    ))
+}
+
+/// [`GET /rooms/{roomId}/state/{eventType}/{stateKey}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstateeventtypestatekey).
+pub(super) async fn get_state_event_for_key(
+    server: Server,
+    call: Call<get_state_event_for_key::v3::Request>,
+) -> Result<get_state_event_for_key::v3::Response> {
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let root = reading.look.root()?;
+    let key = (call.event_type.clone(), call.state_key.clone());
+    let found = reading
+        .room
+        .find_state(&reading.snapshot, &[root], &[key])
+        .await?;
+    let numbers: Vec<_> = found.into_values().collect();
+    let events = reading
+        .room
+        .read_events(&reading.snapshot, &numbers)
+        .await?;
+    let event = events
+        .into_iter()
+        .flatten()
+        .next()
+        .ok_or_else(|| error::not_found("There is no such state in this room"))?;
+    let json = match call.format {
+        StateEventFormat::Event => {
+            let events: Vec<Raw<AnyStateEvent>> = reading.events(&[event]).await?;
+            let event = events.into_iter().next();
+            event
+                .ok_or_else(|| error::internal("an event was not written"))?
+                .into_json()
+        }
+        _ => {
+            let content = std::str::from_utf8(event.content()).map_err(error::internal)?;
+            RawValue::from_string(content.to_owned()).map_err(error::internal)?
+        }
+    };
+    Ok(get_state_event_for_key::v3::Response::new(json))
 }

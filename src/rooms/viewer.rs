@@ -1,0 +1,190 @@
+//! Who looks at a room, and how they stand to it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use pdu::EventNumber;
+use ruma::{OwnedUserId, events::StateEventType};
+use storage::{
+    NameHash, Reads, ShortUserId, Snapshot,
+    schema::{self, EventRow, Head, Membership, Place, UserRoomRow},
+};
+
+use crate::{Room, event::membership, read::content_of};
+
+/// How many of somebody's own member events are looked at for the last one by which they were in.
+const OWN_MEMBER_EVENTS_MAX: usize = 50;
+
+/// A user of this server who looks at rooms.
+#[derive(Clone, Debug)]
+pub struct Viewer {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// Their short id.
+    pub short: ShortUserId,
+    /// Their device, as in [`Sent::device`](schema::Sent::device).
+    pub device: NameHash,
+}
+
+/// A room as somebody looks at it: how they stand to it, at one moment.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The room's head.
+    pub head: Head,
+    /// The viewer's row; none if they never had to do with the room, or have forgotten it.
+    pub row: Option<UserRoomRow>,
+    /// For who is not in the room and was: where that ended.
+    pub until: Option<Until>,
+}
+
+/// Where somebody's time in a room ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// The place of the event that ended it.
+    pub place: Place,
+    /// The room's state after it.
+    pub root: [u8; 16],
+}
+
+impl Look {
+    /// The viewer's membership.
+    pub fn membership(&self) -> Option<Membership> {
+        self.row.as_ref().map(|row| row.membership)
+    }
+
+    /// Whether the viewer is in the room.
+    pub fn is_joined(&self) -> bool {
+        self.membership() == Some(Membership::Join)
+    }
+
+    /// The root of the state that the viewer may see: the current one, or the one in which they left.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if they may see none.
+    pub fn root(&self) -> error::Result<[u8; 16]> {
+        match &self.until {
+            _ if self.is_joined() => Ok(self.head.root),
+            Some(until) => Ok(until.root),
+            None if self.head.visibility == schema::Visibility::WorldReadable => Ok(self.head.root),
+            None => Err(error::forbidden(
+                "You are not in this room, or it does not exist",
+            )),
+        }
+    }
+
+    /// The end of the timeline for the viewer.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if they may see nothing of it.
+    pub fn end(&self) -> error::Result<Place> {
+        self.root()?;
+        Ok(match self.until {
+            Some(until) if !self.is_joined() => until.place,
+            _ => Place::live(self.head.next_slot),
+        })
+    }
+}
+
+impl Room {
+    /// How somebody stands to this room: one round trip for who is in it, one more for each of their own
+    /// member events since they were.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if the room is gone.
+    pub async fn look(&self, snapshot: &Snapshot, viewer: &Viewer) -> error::Result<Look> {
+        let mut reads = Reads::new();
+        let head = reads.get(&schema::HEAD_BY_ROOM, &self.short);
+        let row = reads.get(&schema::ROOM_BY_USER, &(viewer.short, self.short));
+        let answers = snapshot.read(&reads).await?;
+        let head = answers
+            .one(&head)?
+            .ok_or_else(|| error::forbidden("You are not in this room, or it does not exist"))?
+            .value;
+        let row = answers
+            .one(&row)?
+            .map(|row| row.value.value)
+            .filter(|row| !row.forgotten);
+        let until = match &row {
+            Some(row) if row.membership != Membership::Join => {
+                self.until(snapshot, row.number).await?
+            }
+            _ => None,
+        };
+        Ok(Look { head, row, until })
+    }
+
+    /// Where the time in the room ended of somebody whose latest member event this is.
+    async fn until(
+        &self,
+        snapshot: &Snapshot,
+        latest: Option<EventNumber>,
+    ) -> error::Result<Option<Until>> {
+        let mut number = latest;
+        let mut after: Option<Until> = None;
+        for _ in 0..OWN_MEMBER_EVENTS_MAX {
+            let Some(current) = number else { break };
+            let mut reads = Reads::new();
+            let key = (self.short, current);
+            let row = reads.get(&schema::EVENT_BY_NUMBER, &key);
+            let roots = reads.get(&schema::ROOTS_BY_EVENT, &key);
+            let answers = snapshot.read(&reads).await?;
+            let (Some(row), roots) = (answers.one(&row)?, answers.one(&roots)?) else {
+                break;
+            };
+            if membership_in(&row.value) == Some(Membership::Join) {
+                return Ok(after);
+            }
+            after = row
+                .value
+                .header
+                .place
+                .zip(roots)
+                .map(|(place, roots)| Until {
+                    place,
+                    root: roots.value.after,
+                });
+            number = row.value.header.replaces_state;
+        }
+        Ok(None)
+    }
+
+    /// Somebody's membership in the states of some roots. Roots in which they have none are left out.
+    /// As many round trips as the tree has levels, and one.
+    pub(crate) async fn memberships_at(
+        &self,
+        snapshot: &Snapshot,
+        roots: &BTreeSet<[u8; 16]>,
+        viewer: &Viewer,
+    ) -> error::Result<HashMap<[u8; 16], Membership>> {
+        if roots.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let roots: Vec<_> = roots.iter().copied().collect();
+        let key = (StateEventType::RoomMember, viewer.user_id.to_string());
+        let found = self.find_state(snapshot, &roots, &[key]).await?;
+        let numbers: BTreeSet<_> = found.values().copied().collect();
+        let keys: Vec<_> = numbers.iter().map(|number| (self.short, *number)).collect();
+        let rows = snapshot.multi_get(&schema::EVENT_BY_NUMBER, &keys).await?;
+        let memberships: HashMap<_, _> = numbers
+            .into_iter()
+            .zip(rows)
+            .filter_map(|(number, row)| Some((number, membership_in(&row?.value)?)))
+            .collect();
+        Ok(found
+            .into_iter()
+            .filter_map(|((root, _), number)| Some((root, *memberships.get(&number)?)))
+            .collect())
+    }
+}
+
+/// The membership that a member event says.
+pub(crate) fn membership_in(row: &EventRow) -> Option<Membership> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    let content: Content = serde_json::from_slice(content_of(row)).ok()?;
+    membership(&content.membership)
+}
