@@ -13,14 +13,18 @@ mod membership;
 mod message;
 mod profile;
 mod push;
+mod read_marker;
 mod reading;
+mod receipt;
 mod redact;
 mod room;
 mod session;
 mod state;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod typing;
 
 use std::sync::Arc;
 
@@ -80,6 +84,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(profile::set_profile_field)
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
+        .endpoint(read_marker::set_read_marker)
+        .endpoint(receipt::create_receipt)
         .endpoint(redact::redact_event)
         .endpoint(room::aliases)
         .endpoint(room::create_room)
@@ -93,6 +99,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
+        .endpoint(sync::sync_events)
+        .endpoint(typing::create_typing_event)
 }
 
 /// What a path says is somebody's must be the requester's own.

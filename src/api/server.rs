@@ -8,6 +8,7 @@ use federation::SigningKeys;
 use rooms::Rooms;
 use ruma::server_name;
 use storage::{Clock, Random, Storage};
+use sync::Syncs;
 use tokio_util::task::TaskTracker;
 use users::Users;
 
@@ -38,6 +39,8 @@ pub struct Inner {
     pub users: Users,
     /// The rooms.
     pub rooms: Rooms,
+    /// What devices are told.
+    pub syncs: Syncs,
     /// The keys with which it signs.
     pub signing_keys: SigningKeys,
     /// The word that the server is about to stop.
@@ -79,8 +82,10 @@ impl Server {
             clock: parts.clock.clone(),
             random: parts.random.clone(),
         });
+        let storage = parts.storage.clone();
         Ok(Self(Arc::new(Inner {
             parts,
+            syncs: Syncs::new(&storage, &users, &rooms),
             users,
             rooms,
             signing_keys,

@@ -7,6 +7,8 @@ mod local_users;
 mod members;
 mod related;
 
+pub(crate) use self::related::EVERYBODY;
+
 use pdu::tree::NodeHash;
 use ruma::OwnedEventId;
 use storage::{

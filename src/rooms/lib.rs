@@ -18,6 +18,7 @@ mod membership;
 mod place_token;
 mod profiles;
 mod read;
+mod receipts;
 mod restricted;
 mod room;
 mod send;
@@ -25,20 +26,24 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod typing;
+mod unread;
 mod viewer;
 mod visibility;
 mod writer;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
-use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage};
+use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
 
-use self::writer::RoomWriter;
 pub use self::{
     client_event::EventFormat,
     create::{InitialState, NewRoomRequest, Preset},
@@ -51,8 +56,11 @@ pub use self::{
     room::Room,
     state::StateKey,
     timeline::{Page, Span},
+    typing::TypingNow,
+    unread::{Count, Unread},
     viewer::{Look, Until, Viewer},
 };
+use self::{typing::Typing, writer::RoomWriter};
 
 /// How many rooms' ids are remembered.
 const KNOWN_ROOMS: usize = 100_000;
@@ -81,7 +89,9 @@ pub struct Parts {
 struct Inner {
     parts: Parts,
     rooms: Cache<OwnedRoomId, Arc<Room>>,
+    rooms_by_short: Cache<ShortRoomId, Arc<Room>>,
     writers: Cache<ShortRoomId, Arc<RoomWriter>>,
+    typing: Typing,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
 }
@@ -89,9 +99,13 @@ struct Inner {
 impl Rooms {
     /// The rooms that `parts.storage` holds.
     pub fn new(parts: Parts) -> Self {
+        let mut run = [0; 8];
+        parts.random.fill(&mut run);
         Self(Arc::new(Inner {
+            typing: Typing::new(u64::from_be_bytes(run)),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
+            rooms_by_short: Cache::new(KNOWN_ROOMS),
             writers: Cache::new(WARM_WRITERS),
             latest_time: AtomicU64::new(0),
         }))
@@ -122,6 +136,10 @@ impl Rooms {
         }
     }
 
+    fn typing_state(&self) -> &Typing {
+        &self.0.typing
+    }
+
     fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -145,6 +163,42 @@ impl Rooms {
         let room = Arc::new(room);
         self.0.rooms.insert(room_id.to_owned(), Arc::clone(&room));
         Ok(Some(room))
+    }
+
+    /// The rooms with these short ids, in their order. From memory, or in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// Internal, if one of them is not there.
+    pub async fn by_short(
+        &self,
+        snapshot: &Snapshot,
+        shorts: &[ShortRoomId],
+    ) -> error::Result<Vec<Arc<Room>>> {
+        let unknown: Vec<_> = shorts
+            .iter()
+            .copied()
+            .filter(|short| self.0.rooms_by_short.get(short).is_none())
+            .collect();
+        let rows = snapshot
+            .multi_get(&schema::ROOM_BY_SHORT_ID, &unknown)
+            .await?;
+        let mut read = HashMap::new();
+        for (short, row) in unknown.into_iter().zip(rows) {
+            let row = row.ok_or_else(|| error::internal("a room is named that is not there"))?;
+            let room = Arc::new(Room::from_row(self.storage(), short, &row.value)?);
+            self.0.rooms_by_short.insert(short, Arc::clone(&room));
+            read.insert(short, room);
+        }
+        shorts
+            .iter()
+            .map(|short| {
+                read.get(short)
+                    .cloned()
+                    .or_else(|| self.0.rooms_by_short.get(short))
+                    .ok_or_else(|| error::internal("more rooms at once than are remembered"))
+            })
+            .collect()
     }
 
     /// The room of that id.

@@ -2,7 +2,10 @@
 
 use pdu::{RoomRules, tree::HashKey};
 use ruma::{OwnedRoomId, RoomId};
-use storage::{ShortRoomId, Storage, schema};
+use storage::{
+    ShortRoomId, Storage,
+    schema::{self, RoomRow},
+};
 
 use crate::Rooms;
 
@@ -57,12 +60,22 @@ impl Room {
         let Some(row) = row.map(|found| found.value) else {
             return Ok(None);
         };
+        Self::from_row(storage, short, &row).map(Some)
+    }
+
+    /// Makes a room again of its row.
+    pub(crate) fn from_row(
+        storage: &Storage,
+        short: ShortRoomId,
+        row: &RoomRow,
+    ) -> error::Result<Self> {
         let rules = RoomRules::named(&row.version).ok_or_else(|| {
             error::internal(format!(
                 "a stored room has the unknown version {}",
                 row.version
             ))
         })?;
-        Ok(Some(Self::new(storage, short, room_id.to_owned(), rules)))
+        let room_id = RoomId::parse(&row.room_id).map_err(error::internal)?;
+        Ok(Self::new(storage, short, room_id, rules))
     }
 }

@@ -7,9 +7,9 @@ use pdu::{
     tree::{self, NodeHash, Nodes, StateKeyHash, TreeError},
 };
 use ruma::events::StateEventType;
-use storage::{Snapshot, schema};
+use storage::{NameHash, Range, Snapshot, schema};
 
-use crate::Room;
+use crate::{Room, Rooms, writer::flat_key};
 
 /// A key of a room's state: event type and state key.
 pub type StateKey = (StateEventType, String);
@@ -97,5 +97,49 @@ impl Room {
             })
             .await?;
         Ok(entries.into_iter().map(|(_, number)| number).collect())
+    }
+
+    /// Where two roots' states differ: what stands in each of them.
+    pub async fn state_difference(
+        &self,
+        snapshot: &Snapshot,
+        left: [u8; 16],
+        right: [u8; 16],
+    ) -> error::Result<Vec<(Option<EventNumber>, Option<EventNumber>)>> {
+        if left == right {
+            return Ok(Vec::new());
+        }
+        let mut nodes = Nodes::new();
+        let differences = self
+            .on_tree(snapshot, &mut nodes, |nodes| {
+                tree::diff(NodeHash(left), NodeHash(right), nodes)
+            })
+            .await?;
+        Ok(differences
+            .into_iter()
+            .map(|difference| (difference.left, difference.right))
+            .collect())
+    }
+
+    /// The current state without the member events, which are most of it in large rooms.
+    pub async fn current_without_members(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        generation: schema::Generation,
+    ) -> error::Result<Vec<EventNumber>> {
+        let member = flat_key(rooms.storage(), self.short, generation, "m.room.member", "");
+        let all = Range::prefix(&(self.short, generation));
+        let first = (self.short, generation, member.2, NameHash([0; 16]));
+        let last = (self.short, generation, member.2, NameHash([u8::MAX; 16]));
+        let ranges = [all.clone().before(&first), all.after(&last)];
+        let rows = snapshot
+            .multi_range(&schema::STATE_BY_ROOM, &ranges)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .flatten()
+            .map(|(_, row)| row.value)
+            .collect())
     }
 }

@@ -150,6 +150,18 @@ impl Room {
         Ok(None)
     }
 
+    /// Somebody's membership in a state.
+    pub async fn membership_at(
+        &self,
+        snapshot: &Snapshot,
+        root: [u8; 16],
+        viewer: &Viewer,
+    ) -> error::Result<Option<Membership>> {
+        let roots = BTreeSet::from([root]);
+        let memberships = self.memberships_at(snapshot, &roots, viewer).await?;
+        Ok(memberships.get(&root).copied())
+    }
+
     /// Somebody's membership in the states of some roots. Roots in which they have none are left out.
     /// As many round trips as the tree has levels, and one.
     pub(crate) async fn memberships_at(

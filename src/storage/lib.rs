@@ -231,6 +231,11 @@ impl Storage {
         self.0.epoch
     }
 
+    /// Wakes who waits for these topics, for what changed in memory only.
+    pub fn wake(&self, topics: &[Topic]) {
+        self.0.wakeups.wake(topics);
+    }
+
     /// Begins to wait for topics. Register first, then read a snapshot, then wait: no wake-up is lost.
     pub fn subscribe(&self, topics: &[Topic]) -> Subscription {
         self.0.wakeups.subscribe(topics)

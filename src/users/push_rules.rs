@@ -80,7 +80,12 @@ impl Users {
         Ok(Stored { rules, row })
     }
 
-    pub(crate) async fn push_rules_data(&self, user: ShortUserId) -> Result<AccountData> {
+    /// The push rules that hold for a user, as account data.
+    ///
+    /// # Errors
+    ///
+    /// 404 if there is no such user.
+    pub async fn push_rules_data(&self, user: ShortUserId) -> Result<AccountData> {
         let global = self.push_rules(user).await?;
         Ok(AccountData {
             event_type: TYPE.to_owned(),

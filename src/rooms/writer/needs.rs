@@ -80,6 +80,9 @@ impl Needs {
             self.members.insert(member);
         }
         self.events.extend(draft.redacts.clone());
+        if draft.event_type == TimelineEventType::RoomRedaction && draft.redacts.is_none() {
+            self.events.extend(redacts_in_content(draft.content.get()));
+        }
         let mentions = Mentions::of_content(draft.content.get().as_bytes());
         self.events
             .extend(mentions.relation.map(|relation| relation.parent));

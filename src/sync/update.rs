@@ -1,0 +1,118 @@
+//! What changed for a device, whatever way it is going to be written.
+
+use std::sync::Arc;
+
+use rooms::{EventFormat, PlaceToken, Room, Unread};
+use ruma::OwnedUserId;
+use serde_json::value::RawValue;
+
+/// Everything that changed.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// Rooms that the user is in.
+    pub joined: Vec<Joined>,
+    /// Rooms that they left.
+    pub left: Vec<Left>,
+    /// Rooms that they are invited to.
+    pub invited: Vec<Invited>,
+    /// Rooms that they knock at.
+    pub knocked: Vec<Invited>,
+    /// Global account data.
+    pub account_data: Vec<Box<RawValue>>,
+}
+
+/// A piece of a timeline.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    /// Its events, oldest first, as the client gets them.
+    pub events: Vec<Box<RawValue>>,
+    /// Whether the device has a gap before them.
+    pub limited: bool,
+    /// Where what is before them can be read.
+    pub prev_batch: Option<PlaceToken>,
+}
+
+/// What changed in a room that the user is in.
+#[derive(Debug)]
+pub struct Joined {
+    /// The room.
+    pub room: Arc<Room>,
+    /// New events.
+    pub timeline: Timeline,
+    /// The state that the device does not know, before or after the timeline.
+    pub state: Vec<Box<RawValue>>,
+    /// Who the room is named after, and how many are in it; where that changed.
+    pub summary: Option<Summary>,
+    /// What the user has not read.
+    pub unread: Unread,
+    /// Typing and receipts.
+    pub ephemeral: Vec<Box<RawValue>>,
+    /// Account data of the room.
+    pub account_data: Vec<Box<RawValue>>,
+    /// Whether it is to be told though nothing above is there: the counts changed.
+    pub counts_changed: bool,
+}
+
+/// Who a room is named after, and how many are in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// A few members, if the room has no name.
+    pub heroes: Option<Vec<OwnedUserId>>,
+    /// How many are joined.
+    pub joined: u64,
+    /// How many are invited.
+    pub invited: u64,
+}
+
+/// What changed in a room that the user left.
+#[derive(Debug)]
+pub struct Left {
+    /// The room.
+    pub room: Arc<Room>,
+    /// Events up to their leaving.
+    pub timeline: Timeline,
+    /// The state that the device does not know, before or after the timeline.
+    pub state: Vec<Box<RawValue>>,
+    /// Account data of the room.
+    pub account_data: Vec<Box<RawValue>>,
+}
+
+/// A room that the user is invited to, or knocks at.
+#[derive(Debug)]
+pub struct Invited {
+    /// The room.
+    pub room: Arc<Room>,
+    /// What they see of it.
+    pub stripped_state: Vec<Box<RawValue>>,
+}
+
+impl Update {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty()
+            && self.left.is_empty()
+            && self.invited.is_empty()
+            && self.knocked.is_empty()
+            && self.account_data.is_empty()
+    }
+}
+
+impl Joined {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.timeline.events.is_empty()
+            && !self.timeline.limited
+            && self.state.is_empty()
+            && self.summary.is_none()
+            && self.ephemeral.is_empty()
+            && self.account_data.is_empty()
+            && !self.counts_changed
+    }
+}
+
+/// The form of events in a filter.
+pub(crate) fn format_of(filter: &ruma::api::client::filter::FilterDefinition) -> EventFormat {
+    match filter.event_format {
+        ruma::api::client::filter::EventFormat::Federation => EventFormat::Federation,
+        _ => EventFormat::WithoutRoomId,
+    }
+}
