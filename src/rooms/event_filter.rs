@@ -2,11 +2,23 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
-use ruma::api::client::filter::{RoomEventFilter, UrlFilter};
+use ruma::{
+    RoomId,
+    api::client::filter::{RoomEventFilter, UrlFilter},
+};
 
 use crate::ReadEvent;
 
-/// Whether a filter lets an event through. Rooms and limits are its reader's business.
+/// Whether a filter wants anything of a room.
+pub fn wants_room(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
+    !filter.not_rooms.iter().any(|not| not == room_id)
+        && filter
+            .rooms
+            .as_ref()
+            .is_none_or(|rooms| rooms.iter().any(|wanted| wanted == room_id))
+}
+
+/// Whether a filter lets an event of a room that it wants through. Limits are its reader's business.
 pub fn passes(filter: &RoomEventFilter, event: &ReadEvent) -> bool {
     let header = &event.row.header;
     let is_type = |pattern: &String| matches(pattern, &header.event_type);

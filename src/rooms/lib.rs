@@ -13,6 +13,7 @@ mod draft;
 mod event;
 pub mod event_filter;
 mod format;
+mod jobs;
 mod members;
 mod membership;
 mod place_token;

@@ -6,7 +6,10 @@ use storage::{
     schema::{self, Place},
 };
 
-use crate::{Look, PlaceToken, ReadEvent, Room, Viewer, event_filter::passes};
+use crate::{
+    Look, PlaceToken, ReadEvent, Room, Viewer,
+    event_filter::{passes, wants_room},
+};
 
 /// How many events a page looks at, at most, for those that are wanted.
 const LOOKED_AT_MAX: usize = 2_000;
@@ -53,6 +56,12 @@ impl Room {
         filter: &RoomEventFilter,
     ) -> error::Result<Page> {
         let (mut low, mut high) = bounds(&span, look.end()?);
+        if !wants_room(filter, &self.room_id) {
+            return Ok(Page {
+                events: Vec::new(),
+                next: None,
+            });
+        }
         let mut page = Vec::new();
         let mut looked_at = 0;
         while looked_at < LOOKED_AT_MAX {

@@ -81,7 +81,7 @@ impl Look {
         self.root()?;
         Ok(match self.until {
             Some(until) if !self.is_joined() => until.place,
-            _ => Place::live(self.head.next_slot),
+            _ => Place::live(self.head.next_slot.saturating_sub(1)),
         })
     }
 }

@@ -13,6 +13,7 @@ use storage::{
 use crate::{
     Reading,
     changes::{Changes, RoomToRead, account_data_event},
+    fields::only_fields,
     state::Needed,
     update::{Joined, Timeline, format_of},
 };
@@ -111,18 +112,20 @@ impl Reading<'_> {
             _ => None,
         };
         let events = page.as_ref().map_or(&[][..], |page| &page.events);
+        let summary = match &since {
+            Some(since) if !since.members_changed && !self.request.full_state => None,
+            _ => Some(self.summary(room, &look).await?),
+        };
+        let heroes = summary.as_ref().and_then(|summary| summary.heroes.as_ref());
         let needed = Needed {
             room,
             look: &look,
             known,
             end: look.head.root,
             timeline: events,
+            heroes: heroes.map_or(&[], |heroes| heroes),
         };
         let state = self.state(&needed).await?;
-        let summary = match &since {
-            Some(since) if !since.members_changed && !self.request.full_state => None,
-            _ => Some(self.summary(room, &look).await?),
-        };
         let state = self.written(room, &look, &state).await?;
         let timeline = match page {
             Some(page) => self.timeline(room, &look, page, newly_joined).await?,
@@ -266,15 +269,21 @@ impl Reading<'_> {
             return Ok(Vec::new());
         }
         let format: EventFormat = format_of(&self.request.filter);
-        room.client_events(
-            self.rooms(),
-            self.snapshot,
-            self.viewer(),
-            look,
-            events,
-            format,
-        )
-        .await
+        let written = room
+            .client_events(
+                self.rooms(),
+                self.snapshot,
+                self.viewer(),
+                look,
+                events,
+                format,
+            )
+            .await?;
+        let Some(fields) = &self.request.filter.event_fields else {
+            return Ok(written);
+        };
+        let kept = written.into_iter().map(|event| only_fields(event, fields));
+        Ok(kept.collect())
     }
 
     /// Who types, if that changed, and receipts.

@@ -5,6 +5,7 @@
 //! [`Update`], which knows nothing of how it is going to be written; [`v3`] writes it for `/sync`.
 
 mod changes;
+mod fields;
 mod joined;
 mod left;
 mod live;
