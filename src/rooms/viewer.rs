@@ -87,6 +87,24 @@ impl Look {
 }
 
 impl Room {
+    /// Whether somebody is joined now; one round trip.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if they are not.
+    pub async fn check_joined(&self, snapshot: &Snapshot, viewer: &Viewer) -> error::Result<()> {
+        let key = (viewer.short, self.short);
+        let row = snapshot
+            .multi_get(&schema::ROOM_BY_USER, &[key])
+            .await?
+            .pop()
+            .flatten();
+        match row.map(|row| row.value.value.membership) {
+            Some(Membership::Join) => Ok(()),
+            _ => Err(error::forbidden("You are not in this room")),
+        }
+    }
+
     /// How somebody stands to this room: one round trip for who is in it, one more for each of their own
     /// member events since they were.
     ///

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use rooms::{EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Unread};
 use ruma::api::Direction;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use storage::{
     Position, Range, Reads,
     schema::{self, Head, Membership, RoomChange},
@@ -58,15 +61,13 @@ impl Reading<'_> {
             .zip(heads)
             .filter_map(|(room, head)| Some((Arc::clone(&room.room), head?.value)))
             .collect();
-        let by_thread = self
-            .request
-            .filter
-            .room
-            .timeline
-            .unread_thread_notifications;
+        let to_count: Vec<_> = with_heads
+            .iter()
+            .map(|(room, _)| Arc::clone(room))
+            .collect();
         let unread = self
             .rooms()
-            .unread(self.snapshot, self.viewer(), &with_heads, by_thread)
+            .unread(self.snapshot, self.viewer(), &to_count)
             .await?;
         let since: Vec<_> = rooms
             .iter()
@@ -90,7 +91,7 @@ impl Reading<'_> {
         to_read: &RoomToRead,
         head: Head,
         unread: Unread,
-        receipts: Option<Value>,
+        receipts: Option<Box<RawValue>>,
     ) -> error::Result<Option<Joined>> {
         let room = &to_read.room;
         let look = Look {
@@ -287,28 +288,32 @@ impl Reading<'_> {
     }
 
     /// Who types, if that changed, and receipts.
-    fn ephemeral(&self, room: &Room, receipts: Option<Value>) -> error::Result<Vec<Box<RawValue>>> {
+    fn ephemeral(
+        &self,
+        room: &Room,
+        receipts: Option<Box<RawValue>>,
+    ) -> error::Result<Vec<Box<RawValue>>> {
         let cursor = self.request.since.map(|since| since.ephemeral);
         let known = cursor
-            .filter(|cursor| cursor.run == self.rooms().typing_run())
+            .filter(|cursor| cursor.run == self.rooms().run())
             .map(|cursor| cursor.serial);
-        let typing = self
-            .rooms()
-            .typing(room.short)
-            .filter(|typing| match known {
-                Some(known) => typing.serial > known,
-                None => !typing.users.is_empty(),
-            });
-        let typing = typing.map(|typing| ("m.typing", json!({ "user_ids": typing.users })));
-        let receipts = receipts.map(|content| ("m.receipt", content));
+        let typing = self.rooms().typing().in_room(room.short);
+        let typing = Some(typing).filter(|typing| match known {
+            Some(known) => typing.serial > known,
+            None => !typing.users.is_empty(),
+        });
+        let typing = typing
+            .map(|typing| to_raw_value(&json!({ "user_ids": typing.users })))
+            .transpose()
+            .map_err(error::internal)?;
         let filter = &self.request.filter.room.ephemeral;
-        typing
+        [("m.typing", typing), ("m.receipt", receipts)]
             .into_iter()
-            .chain(receipts)
+            .filter_map(|(kind, content)| Some((kind, content?)))
             .filter(|(kind, _)| type_passes(&filter.types, &filter.not_types, kind))
             .map(|(kind, content)| {
-                let event = json!({ "type": kind, "content": content });
-                serde_json::value::to_raw_value(&event).map_err(error::internal)
+                let event = format!("{{\"type\":\"{kind}\",\"content\":{content}}}");
+                RawValue::from_string(event).map_err(error::internal)
             })
             .collect()
     }
