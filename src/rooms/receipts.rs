@@ -2,6 +2,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receipts
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
