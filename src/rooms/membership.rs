@@ -88,7 +88,8 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 403 `M_FORBIDDEN` if the sender may not, or the other one is in the room already or banned from it.
+    /// 403 `M_FORBIDDEN` if the sender may not, or the other one is in the room already; 403 `M_BAD_STATE`
+    /// if they are banned.
     pub async fn invite(
         &self,
         room: &Arc<Room>,
@@ -99,7 +100,7 @@ impl Rooms {
         let snapshot = self.snapshot().await?;
         self.check_joined(room, &snapshot, sender).await?;
         if room.membership(self, &snapshot, user).await? == Some(Membership::Ban) {
-            return Err(error::forbidden(
+            return Err(error::bad_state(
                 "This user is banned from the room: unban them first",
             ));
         }

@@ -56,7 +56,6 @@ impl Reading<'_> {
             known,
             end: look.root()?,
             timeline: &page.events,
-            heroes: &[],
         };
         let state = self.state(&needed).await?;
         let state = self.written(room, &look, &state).await?;
