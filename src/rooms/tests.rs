@@ -7,6 +7,10 @@
     clippy::needless_pass_by_value
 )]
 
+mod people;
+mod reading;
+mod visibility;
+
 use std::sync::Arc;
 
 use pdu::{RoomRules, SigningKey};

@@ -51,7 +51,6 @@ pub use self::{
     device::Device,
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,
-    push_rules::{TYPE as PUSH_RULES, ruleset},
     refresh::Refreshed,
     registration::{Registered, Registration},
     registration_token::NewRegistrationToken,
