@@ -85,7 +85,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
         .endpoint(read_marker::set_read_marker)
-        .endpoint(receipt::create_receipt)
+        .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)
         .endpoint(room::aliases)
         .endpoint(room::create_room)

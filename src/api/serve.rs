@@ -171,6 +171,8 @@ impl Connections {
             self.tasks.wait().await;
             server.tasks.close();
             server.tasks.wait().await;
+            server.workers.close();
+            server.workers.wait().await;
         };
         let grace = server.config.server.shutdown_grace;
         if tokio::time::timeout(grace, all).await.is_err() {

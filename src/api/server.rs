@@ -48,6 +48,8 @@ pub struct Inner {
     pub(crate) router: Router,
     /// Requests that change something and go on even when the client has gone away.
     pub(crate) tasks: TaskTracker,
+    /// What goes on beside all requests, until the server stops.
+    pub(crate) workers: TaskTracker,
 }
 
 impl Server {
@@ -83,7 +85,7 @@ impl Server {
             random: parts.random.clone(),
         });
         let storage = parts.storage.clone();
-        Ok(Self(Arc::new(Inner {
+        let server = Self(Arc::new(Inner {
             parts,
             syncs: Syncs::new(&storage, &users, &rooms),
             users,
@@ -92,7 +94,13 @@ impl Server {
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
             tasks: TaskTracker::new(),
-        })))
+            workers: TaskTracker::new(),
+        }));
+        let (rooms, shutdown) = (server.rooms.clone(), server.shutdown.clone());
+        server
+            .workers
+            .spawn(async move { rooms.work_off_jobs(shutdown.begun()).await });
+        Ok(server)
     }
 }
 

@@ -7,7 +7,7 @@ mod local_users;
 mod members;
 mod related;
 
-pub(crate) use self::related::EVERYBODY;
+use std::sync::Arc;
 
 use pdu::tree::NodeHash;
 use ruma::OwnedEventId;
@@ -16,6 +16,7 @@ use storage::{
     schema::{self, EventRef, PlacedEvent, RoomChange, RoomRow, StateChange, StreamRecord},
 };
 
+pub(crate) use self::related::EVERYBODY;
 use crate::{
     Group,
     writer::{Entry, Judged, Working, flat_key, write_answer},
@@ -94,8 +95,11 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    fn accept(mut self, judged: Judged) {
-        let counted = self.count(&judged);
+    fn accept(mut self, mut judged: Judged) {
+        if let Some(root) = self.thread(&judged) {
+            Arc::make_mut(&mut judged.event).header.thread = Some(root);
+        }
+        let counted = self.counts(&judged);
         self.event(&judged);
         self.place(&judged, counted);
         self.nodes(&judged.nodes);
@@ -146,7 +150,7 @@ impl Writing<'_> {
         let Some(place) = judged.event.header.place else {
             return;
         };
-        let thread = self.thread(judged);
+        let thread = judged.event.header.thread;
         let head = &mut self.working.head;
         head.next_slot = head.next_slot.max(place.slot.saturating_add(1));
         if counted {
@@ -158,7 +162,6 @@ impl Writing<'_> {
             totals: head.totals,
             state: judged.event.header.state_key.is_some(),
             thread,
-            root: Some(judged.change.root).filter(|root| *root != judged.roots.after),
         };
         let key = (self.short(), place);
         self.batch.put(&schema::EVENT_BY_PLACE, &key, &placed);

@@ -86,3 +86,21 @@ impl Room {
         Ok(state.get(&key).and_then(|event| event.member().membership))
     }
 }
+
+impl Rooms {
+    /// The content of an event of a room's current state.
+    pub async fn current_content(
+        &self,
+        room: &Room,
+        event_type: &StateEventType,
+        state_key: &str,
+    ) -> error::Result<Option<Vec<u8>>> {
+        let snapshot = self.snapshot().await?;
+        let key = (event_type.clone(), state_key.to_owned());
+        let keys = std::slice::from_ref(&key);
+        let (_, state) = room.current_state(self, &snapshot, keys).await?;
+        Ok(state
+            .get(&key)
+            .map(|event| event.pdu.content_bytes().to_vec()))
+    }
+}

@@ -103,6 +103,8 @@ pub(crate) struct Mentions {
     pub(crate) room: bool,
     /// `msgtype`
     pub(crate) msgtype: Option<String>,
+    /// Its `rel_type` is `m.replace`, whatever it relates to.
+    pub(crate) edit: bool,
 }
 
 /// How an event relates to another.
@@ -150,22 +152,28 @@ impl Mentions {
             users,
             room,
             msgtype: text(content.get("msgtype")),
+            edit: content
+                .get("m.relates_to")
+                .and_then(|relates| relates.get("rel_type"))
+                .is_some_and(|rel_type| rel_type == "m.replace"),
         }
     }
 
     /// Whether the default push rules (`.m.rule.message`, `.m.rule.encrypted`, `.m.rule.call`, their
-    /// one-to-one forms) count it as a notification for everyone but its sender.
-    pub(crate) fn counts(&self, event_type: &str, is_state: bool) -> bool {
-        let edit = self
-            .relation
-            .as_ref()
-            .is_some_and(|relation| relation.rel_type == "m.replace");
-        let notice = self.msgtype.as_deref() == Some("m.notice");
-        match event_type {
-            "m.room.message" => !is_state && !edit && !notice,
-            "m.room.encrypted" => !is_state && !edit,
-            "m.call.invite" => !is_state,
-            _ => false,
-        }
+    /// one-to-one forms) count it as a notification for everyone but its sender. As push rules do, this
+    /// takes no notice of the case of letters, nor of whether the event is state.
+    pub(crate) fn counts(&self, event_type: &str) -> bool {
+        !self.edit
+            && !self.is_silent(event_type)
+            && ["m.room.message", "m.room.encrypted", "m.call.invite"]
+                .iter()
+                .any(|counted| event_type.eq_ignore_ascii_case(counted))
+    }
+
+    /// Whether `.m.rule.suppress_notices` or `.m.rule.member_event` keep every other rule from it.
+    pub(crate) fn is_silent(&self, event_type: &str) -> bool {
+        let notice = |msgtype: &str| msgtype.eq_ignore_ascii_case("m.notice");
+        self.msgtype.as_deref().is_some_and(notice)
+            || event_type.eq_ignore_ascii_case("m.room.member")
     }
 }

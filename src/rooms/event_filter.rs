@@ -2,7 +2,6 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
-use pdu::canonical;
 use ruma::{
     RoomId,
     api::client::filter::{RoomEventFilter, UrlFilter},
@@ -11,15 +10,15 @@ use ruma::{
 use crate::ReadEvent;
 
 /// Whether a filter wants anything of a room.
-pub fn names_room(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
+pub fn wants_room(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
     !filter.not_rooms.iter().any(|not| not == room_id)
         && filter
             .rooms
             .as_ref()
-            .is_none_or(|rooms| rooms.iter().any(|room| room == room_id))
+            .is_none_or(|rooms| rooms.iter().any(|wanted| wanted == room_id))
 }
 
-/// Whether a filter lets an event through. Rooms and limits are its reader's business.
+/// Whether a filter lets an event of a room that it wants through. Limits are its reader's business.
 pub fn passes(filter: &RoomEventFilter, event: &ReadEvent) -> bool {
     let header = &event.row.header;
     let is_type = |pattern: &String| matches(pattern, &header.event_type);
@@ -66,9 +65,16 @@ pub fn matches(pattern: &str, event_type: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Whether the content has a `url`.
+/// Whether the content has a `url` that is a string.
 fn has_url(event: &ReadEvent) -> bool {
-    canonical::member(event.content(), "url").is_some_and(|url| canonical::string(url).is_some())
+    #[derive(serde::Deserialize)]
+    struct Content {
+        url: Option<serde_json::Value>,
+    }
+    serde_json::from_slice::<Content>(event.content())
+        .ok()
+        .and_then(|content| content.url)
+        .is_some_and(|url| url.is_string())
 }
 
 #[cfg(test)]

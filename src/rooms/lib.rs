@@ -13,11 +13,13 @@ mod draft;
 mod event;
 pub mod event_filter;
 mod format;
+mod jobs;
 mod members;
 mod membership;
 mod place_token;
 mod profiles;
 mod read;
+mod read_marker;
 mod receipts;
 mod restricted;
 mod room;
@@ -44,23 +46,24 @@ use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
 
+use self::writer::RoomWriter;
 pub use self::{
     client_event::EventFormat,
     create::{InitialState, NewRoomRequest, Preset},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
-    members::MEMBERSHIPS,
+    members::{MEMBERSHIPS, membership_of},
     membership::Said,
     place_token::{NoPlaceToken, PlaceToken},
     read::ReadEvent,
+    read_marker::{NewReceipt, ReadUpTo},
     room::Room,
     state::StateKey,
-    timeline::{Page, Span, Wanted},
-    typing::TypingNow,
+    timeline::{Page, Span},
+    typing::{Serials, Typing, TypingNow},
     unread::{Count, Unread},
-    viewer::{Look, Until, Viewer, membership_of},
+    viewer::{Look, Until, Viewer},
 };
-use self::{typing::Typing, writer::RoomWriter};
 
 /// How many rooms' ids are remembered.
 const KNOWN_ROOMS: usize = 100_000;
@@ -91,7 +94,11 @@ struct Inner {
     rooms: Cache<OwnedRoomId, Arc<Room>>,
     rooms_by_short: Cache<ShortRoomId, Arc<Room>>,
     writers: Cache<ShortRoomId, Arc<RoomWriter>>,
+    /// Tells this process from others, in tokens that count what is in memory only.
+    run: u64,
+    serials: Serials,
     typing: Typing,
+    counts: unread::Counts,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
 }
@@ -101,8 +108,12 @@ impl Rooms {
     pub fn new(parts: Parts) -> Self {
         let mut run = [0; 8];
         parts.random.fill(&mut run);
+        let serials = Serials::default();
         Self(Arc::new(Inner {
-            typing: Typing::new(u64::from_be_bytes(run)),
+            run: u64::from_be_bytes(run),
+            typing: Typing::new(&parts.storage, &parts.clock, &serials),
+            serials,
+            counts: unread::Counts::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             rooms_by_short: Cache::new(KNOWN_ROOMS),
@@ -121,6 +132,21 @@ impl Rooms {
         &self.0.parts.server_name
     }
 
+    /// A number that no other process has: serials of other runs say nothing about this one.
+    pub fn run(&self) -> u64 {
+        self.0.run
+    }
+
+    /// The counter of what changes in memory only.
+    pub fn serials(&self) -> &Serials {
+        &self.0.serials
+    }
+
+    /// Who is typing.
+    pub fn typing(&self) -> &Typing {
+        &self.0.typing
+    }
+
     /// The time, in milliseconds since 1970.
     pub fn now(&self) -> u64 {
         self.0.parts.clock.now().get().into()
@@ -136,8 +162,8 @@ impl Rooms {
         }
     }
 
-    fn typing_state(&self) -> &Typing {
-        &self.0.typing
+    fn counts(&self) -> &unread::Counts {
+        &self.0.counts
     }
 
     fn parts(&self) -> &Parts {

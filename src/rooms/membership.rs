@@ -88,8 +88,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 403 `M_FORBIDDEN` if the sender may not, or the other one is in the room already; 403 `M_BAD_STATE`
-    /// if they are banned.
+    /// 403 `M_FORBIDDEN` if the sender may not, or the other one is in the room already or banned from it.
     pub async fn invite(
         &self,
         room: &Arc<Room>,
@@ -100,7 +99,7 @@ impl Rooms {
         let snapshot = self.snapshot().await?;
         self.check_joined(room, &snapshot, sender).await?;
         if room.membership(self, &snapshot, user).await? == Some(Membership::Ban) {
-            return Err(error::bad_state(
+            return Err(error::forbidden(
                 "This user is banned from the room: unban them first",
             ));
         }

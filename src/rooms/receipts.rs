@@ -1,355 +1,253 @@
-//! Receipts: how far people have read ([spec]).
-//!
-//! A receipt never touches the room's head. It never goes back: what counts is the place of its event.
+//! Receipts as clients get them, and what events say to those who have read up to them ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receipts
 
-use std::{collections::BTreeSet, sync::Arc};
+#[cfg(test)]
+mod tests;
 
-use pdu::EventNumber;
-use ruma::{EventId, events::receipt::ReceiptThread};
-use serde_json::{Map, Value, json};
-use storage::{
-    Batch, CommitError, NameHash, Position, Range, Reads, Snapshot, Topic,
-    schema::{self, Place, PlacedEvent, ReadRow, ReceiptKind, ReceiptRef, ReceiptRow, UserChange},
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
-use crate::{ReadEvent, Room, Rooms, Viewer};
+use pdu::EventNumber;
+use ruma::{EventId, OwnedEventId};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use storage::{
+    NameHash, Position, Range, Reads, Snapshot, Storage,
+    schema::{self, EventRow, Place, ReceiptKind, ReceiptRow, Totals},
+};
 
-/// Tries to store a receipt, while others of the same user come in.
-const TRIES_MAX: usize = 20;
-/// How many receipts a sync gets of a room, at most; the newest.
-const RECEIPTS_MAX: usize = 10_000;
+use crate::{Room, Rooms, Viewer};
+
+/// How many receipts of a room a client gets at once: the latest. The older ones stand far up in the
+/// timeline, where hardly anybody looks.
+const RECEIPTS_MAX: usize = 1_000;
 
 impl Rooms {
-    /// Stores a receipt of a member, and counts anew what they have not read. One at an older event than
-    /// the one before changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// 403 `M_FORBIDDEN` if they are not in the room; 400 `M_INVALID_PARAM` if the event does not belong to
-    /// the thread.
-    pub async fn set_receipt(
-        &self,
-        room: &Arc<Room>,
-        viewer: &Viewer,
-        kind: ReceiptKind,
-        event_id: &EventId,
-        thread: &ReceiptThread,
-    ) -> error::Result<()> {
-        for _ in 0..TRIES_MAX {
-            let snapshot = self.snapshot().await?;
-            let look = room.look(&snapshot, viewer).await?;
-            if !look.is_joined() {
-                return Err(error::forbidden("You are not in this room"));
-            }
-            let event = room.find_event(self, &snapshot, event_id).await?;
-            if let Some(event) = &event {
-                check_thread(room, &snapshot, event, thread).await?;
-            }
-            let batch = self
-                .receipt_batch(
-                    room,
-                    &snapshot,
-                    viewer,
-                    kind,
-                    event_id,
-                    event.as_ref(),
-                    thread,
-                )
-                .await?;
-            let Some(batch) = batch else { return Ok(()) };
-            match self.storage().commit(batch).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict(_) | CommitError::Unknown) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(error::internal("a receipt changes too fast"))
-    }
-
-    /// The rows of a receipt; none if it would go back.
-    #[allow(clippy::too_many_arguments)]
-    async fn receipt_batch(
-        &self,
-        room: &Room,
-        snapshot: &Snapshot,
-        viewer: &Viewer,
-        kind: ReceiptKind,
-        event_id: &EventId,
-        event: Option<&ReadEvent>,
-        thread: &ReceiptThread,
-    ) -> error::Result<Option<Batch>> {
-        let storage = self.storage();
-        let user = storage.user_hash(&viewer.user_id);
-        let thread_hash = thread_hash(self, thread);
-        let key = (room.short, user, kind as u8, thread_hash);
-        let read_key = (viewer.short, room.short, thread_hash);
-        let place = event.and_then(|event| event.row.header.place);
-        let mut reads = Reads::new();
-        let old = reads.get(&schema::RECEIPT_BY_ROOM, &key);
-        let old_read = reads.get(&schema::READ_BY_USER_ROOM, &read_key);
-        let own = reads.get(&schema::OWN_TOTAL_BY_USER_ROOM, &(viewer.short, room.short));
-        let placed = reads.get_all(
-            &schema::EVENT_BY_PLACE,
-            &place.map(|place| (room.short, place)),
-        );
-        let answers = snapshot.read(&reads).await?;
-        let (old, old_read) = (answers.one(&old)?, answers.one(&old_read)?);
-        let own = answers.one(&own)?.map_or(0, |row| row.value.0);
-        let placed: Option<PlacedEvent> =
-            answers.all(&placed)?.pop().flatten().map(|row| row.value);
-        if let Some(old) = &old {
-            let old = &old.value.value;
-            if old.event_id == event_id.as_str() || (old.place.is_some() && old.place >= place) {
-                return Ok(None);
-            }
-        }
-        let mut batch = Batch::new();
-        batch.expect_unchanged(
-            &schema::RECEIPT_BY_ROOM,
-            &key,
-            old.as_ref().map(|row| &row.raw),
-        );
-        let row = ReceiptRow {
-            user_id: viewer.user_id.to_string(),
-            event_id: event_id.to_string(),
-            place,
-            thread: thread.as_str().map(ToOwned::to_owned),
-            ts: self.now(),
-        };
-        batch.put_stamped(&schema::RECEIPT_BY_ROOM, &key, 0, row);
-        let reference = ReceiptRef {
-            user,
-            kind,
-            thread: thread_hash,
-        };
-        let position = Position::pending(0);
-        batch.put(
-            &schema::RECEIPT_BY_POSITION,
-            &(room.short, position),
-            &reference,
-        );
-        batch.put_stamped(&schema::RECEIPT_TAIL_BY_ROOM, &room.short, 0, ());
-        if kind == ReceiptKind::Read {
-            batch.wake(Topic::Room(room.short));
-        }
-        let further = old_read
-            .as_ref()
-            .is_none_or(|old| Some(old.value.place) < place);
-        if let (Some(place), Some(placed), true) = (place, placed, further) {
-            let read = ReadRow {
-                place,
-                totals: placed.totals,
-                own: own - own_after(room, snapshot, viewer, place).await?,
-            };
-            let raw = old_read.as_ref().map(|row| &row.raw);
-            batch.expect_unchanged(&schema::READ_BY_USER_ROOM, &read_key, raw);
-            batch.put(&schema::READ_BY_USER_ROOM, &read_key, &read);
-        }
-        let change = (viewer.short, position);
-        let what = UserChange::Read(room.short);
-        batch.put(&schema::CHANGE_BY_USER_POSITION, &change, &what);
-        batch.put_stamped(&schema::TAIL_BY_USER, &viewer.short, 0, ());
-        batch.wake(Topic::User(viewer.short));
-        Ok(Some(batch))
-    }
-
-    /// The content of `m.receipt` of rooms for a viewer: what changed since a position, or all there is.
-    /// `None` where there is nothing. Two round trips for all of them.
+    /// The content of `m.receipt` of some rooms for a viewer, in their order: what changed after a position,
+    /// or all that is recent. `None` where there is nothing. Two round trips.
     pub async fn receipts(
         &self,
         snapshot: &Snapshot,
         viewer: &Viewer,
         rooms: &[(Arc<Room>, Option<Position>)],
-    ) -> error::Result<Vec<Option<Value>>> {
+    ) -> error::Result<Vec<Option<Box<RawValue>>>> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let user = self.storage().user_hash(&viewer.user_id);
         let mut reads = Reads::new();
         let slots: Vec<_> = rooms
             .iter()
-            .map(|(room, since)| match since {
-                Some(since) => {
-                    let range = Range::prefix(&(room.short,))
-                        .after(&(room.short, since.end_of_commit()))
-                        .reverse()
-                        .limit(RECEIPTS_MAX);
-                    (
-                        Some(reads.range(&schema::RECEIPT_BY_POSITION, &range)),
-                        None,
-                    )
+            .map(|(room, since)| {
+                let mut log = Range::prefix(&(room.short,));
+                if let Some(since) = since {
+                    log = log.after(&(room.short, *since));
                 }
-                None => {
-                    let range = Range::prefix(&(room.short,)).limit(RECEIPTS_MAX);
-                    (None, Some(reads.range(&schema::RECEIPT_BY_ROOM, &range)))
-                }
+                let log = log.reverse().limit(RECEIPTS_MAX);
+                let own = Range::prefix(&(room.short, user)).limit(RECEIPTS_MAX);
+                (
+                    reads.range(&schema::RECEIPT_BY_POSITION, &log),
+                    reads.range(&schema::RECEIPT_BY_ROOM, &own),
+                )
             })
             .collect();
-        if reads.is_empty() {
-            return Ok(Vec::new());
-        }
         let answers = snapshot.read(&reads).await?;
         let mut second = Reads::new();
         let mut found = Vec::new();
-        for ((room, since), (changed, all)) in rooms.iter().zip(&slots) {
-            let mut rows = Vec::new();
-            let mut later = None;
-            if let Some(changed) = changed {
-                let keys: BTreeSet<_> = answers
-                    .rows(changed)?
-                    .into_iter()
-                    .map(|(_, row)| row.value)
-                    .map(|it| (room.short, it.user, it.kind as u8, it.thread))
-                    .collect();
-                later = Some(second.get_all(&schema::RECEIPT_BY_ROOM, keys.iter()));
-                rows.extend(keys.into_iter().map(|key| (key, None)));
+        for ((_, since), (log, own)) in rooms.iter().zip(&slots) {
+            let (mut positions, mut keys) = (Vec::new(), Vec::new());
+            for ((room, position), row) in answers.rows(log)? {
+                let receipt = row.value;
+                positions.push(position);
+                keys.push((room, receipt.user, receipt.kind as u8, receipt.thread));
             }
-            if let Some(all) = all {
-                rows.extend(
-                    answers
-                        .rows(all)?
-                        .into_iter()
-                        .map(|(key, row)| (key, Some(row.value))),
-                );
-            }
-            found.push((rows, later, *since));
+            let own: Vec<_> = answers
+                .rows(own)?
+                .into_iter()
+                .filter(|(_, row)| since.is_none_or(|since| row.value.position > since))
+                .map(|((_, _, kind, _), row)| (kind, row.value.value))
+                .collect();
+            let rest = second.get_all(&schema::RECEIPT_BY_ROOM, &keys);
+            found.push((positions, keys, rest, own));
         }
         let answers = snapshot.read(&second).await?;
         let mut contents = Vec::new();
-        for (mut rows, later, since) in found {
-            if let Some(later) = later {
-                let read = answers.all(&later)?;
-                for ((_, row), read) in rows.iter_mut().zip(read) {
-                    *row = read
-                        .map(|read| read.value)
-                        .filter(|row| since.is_none_or(|since| row.position > since));
-                }
-            }
-            let rows = rows
-                .into_iter()
-                .filter_map(|((_, _, kind, _), row)| Some((kind, row?.value)));
-            contents.push(content(viewer, rows));
+        for (positions, keys, rest, own) in found {
+            let rest = answers.all(&rest)?;
+            let standing =
+                rest.into_iter()
+                    .zip(positions)
+                    .zip(keys)
+                    .filter_map(|((row, position), key)| {
+                        // Others have since been replaced.
+                        let row = row?.value;
+                        (row.position == position).then_some((key.2, row.value))
+                    });
+            contents.push(content(viewer, own.into_iter().chain(standing))?);
         }
         Ok(contents)
     }
 }
 
-/// What a thread is called in keys: nothing for a receipt without one.
-pub(crate) fn thread_hash(rooms: &Rooms, thread: &ReceiptThread) -> NameHash {
-    thread
-        .as_str()
-        .map_or(NameHash::NONE, |thread| rooms.storage().thread_hash(thread))
+/// One receipt of `m.receipt`.
+#[derive(Serialize)]
+struct Receipt {
+    ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_id: Option<String>,
 }
 
-/// How many events that the default rules count somebody has sent after a place.
-async fn own_after(
-    room: &Room,
-    snapshot: &Snapshot,
+/// `m.receipt`, without the private ones of others.
+fn content(
     viewer: &Viewer,
-    place: Place,
-) -> error::Result<i64> {
-    let range = Range::prefix(&(room.short,)).after(&(room.short, place));
-    let rows = snapshot
-        .multi_range(&schema::EVENT_BY_PLACE, &[range])
-        .await?;
-    let numbers = counted(rows.into_iter().flatten().map(|(_, row)| row.value), None);
-    let events = room.read_events(snapshot, &numbers).await?;
-    let own = events
-        .iter()
-        .flatten()
-        .filter(|event| event.row.header.sender == viewer.user_id.as_str());
-    Ok(i64::try_from(own.count()).unwrap_or(i64::MAX))
-}
-
-/// The events of a stretch of the timeline that the default rules count, given the totals before it.
-pub(crate) fn counted(
-    placed: impl Iterator<Item = PlacedEvent>,
-    before: Option<u64>,
-) -> Vec<EventNumber> {
-    let mut last = before;
-    let mut numbers = Vec::new();
-    for placed in placed {
-        // Without the totals before the first one, it may count or not: who reads it will see.
-        if last.is_none_or(|last| placed.totals.notify > last) {
-            numbers.push(placed.number);
-        }
-        last = Some(placed.totals.notify);
-    }
-    numbers
-}
-
-/// An event must belong to the thread that a receipt for it names.
-async fn check_thread(
-    room: &Room,
-    snapshot: &Snapshot,
-    event: &ReadEvent,
-    thread: &ReceiptThread,
-) -> error::Result<()> {
-    let Some(place) = event.row.header.place else {
-        return Ok(());
-    };
-    let placed = snapshot
-        .multi_get(&schema::EVENT_BY_PLACE, &[(room.short, place)])
-        .await?
-        .pop()
-        .flatten();
-    let root = placed.and_then(|placed| placed.value.thread);
-    let root = match root {
-        Some(root) => room.read_events(snapshot, &[root]).await?.pop().flatten(),
-        None => None,
-    };
-    let root = root.map(|root| root.row.header.event_id);
-    let fits = match thread {
-        ReceiptThread::Main => root.is_none(),
-        ReceiptThread::Thread(wanted) => {
-            let wanted = wanted.as_str();
-            // What relates to an event of a thread in another way belongs to the thread too.
-            event.row.header.event_id == wanted
-                || root.as_deref() == Some(wanted)
-                || (root.is_none() && relates(event))
-        }
-        _ => true,
-    };
-    if fits {
-        Ok(())
-    } else {
-        Err(error::invalid_param(
-            "The event does not belong to the thread that thread_id names",
-        ))
-    }
-}
-
-fn relates(event: &ReadEvent) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: Option<Value>,
-    }
-    serde_json::from_slice::<Content>(event.content())
-        .is_ok_and(|content| content.relates_to.is_some())
-}
-
-/// `m.receipt`, without the private ones of others. Where somebody has an unthreaded receipt and one of a
-/// thread at the same event, the unthreaded one stands (MSC4102).
-fn content(viewer: &Viewer, rows: impl Iterator<Item = (u8, ReceiptRow)>) -> Option<Value> {
-    let mut events: Map<String, Value> = Map::new();
+    rows: impl Iterator<Item = (u8, ReceiptRow)>,
+) -> error::Result<Option<Box<RawValue>>> {
+    type Users = BTreeMap<String, Receipt>;
+    let mut events: BTreeMap<String, BTreeMap<&str, Users>> = BTreeMap::new();
     for (kind, row) in rows {
         let private = kind == ReceiptKind::ReadPrivate as u8;
         if private && row.user_id != viewer.user_id.as_str() {
             continue;
         }
         let kind = if private { "m.read.private" } else { "m.read" };
-        let event = events.entry(row.event_id).or_insert_with(|| json!({}));
-        let users = event
-            .as_object_mut()?
-            .entry(kind)
-            .or_insert_with(|| json!({}));
-        let mut receipt = json!({ "ts": row.ts });
-        if let (Some(thread), Some(receipt)) = (&row.thread, receipt.as_object_mut()) {
-            receipt.insert("thread_id".to_owned(), json!(thread));
-        }
-        let users = users.as_object_mut()?;
+        let kinds = events.entry(row.event_id).or_default();
+        let users = kinds.entry(kind).or_default();
+        // MSC4102: an event has one receipt of a kind and user; the unthreaded one stands.
         if row.thread.is_none() || !users.contains_key(&row.user_id) {
+            let receipt = Receipt {
+                ts: row.ts,
+                thread_id: row.thread,
+            };
             users.insert(row.user_id, receipt);
         }
     }
-    (!events.is_empty()).then_some(Value::Object(events))
+    if events.is_empty() {
+        return Ok(None);
+    }
+    to_raw_value(&events).map(Some).map_err(error::internal)
+}
+
+/// What a thread is called in the keys of receipts: nothing for a receipt without one.
+pub(crate) fn thread_hash(storage: &Storage, thread: Option<&str>) -> NameHash {
+    thread.map_or(NameHash::NONE, |thread| storage.thread_hash(thread))
+}
+
+/// An event that somebody has read up to, or the root of its thread.
+#[derive(Debug)]
+pub(crate) struct ReadEvent {
+    pub(crate) number: EventNumber,
+    pub(crate) row: EventRow,
+    /// Events have been sent into its thread.
+    pub(crate) is_thread_root: bool,
+    /// Where it stands; none for events that are not in the timeline.
+    placed: Option<Placed>,
+}
+
+/// Where an event stands in the timeline.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    place: Place,
+    totals: Totals,
+}
+
+/// An event of the timeline that somebody has read up to.
+pub(crate) struct PlacedReadEvent<'a> {
+    event: &'a ReadEvent,
+    pub(crate) place: Place,
+    /// The room's totals there.
+    pub(crate) totals: Totals,
+}
+
+impl std::ops::Deref for PlacedReadEvent<'_> {
+    type Target = ReadEvent;
+
+    fn deref(&self) -> &ReadEvent {
+        self.event
+    }
+}
+
+/// The events that new receipts name.
+#[derive(Debug)]
+pub(crate) struct ReadEvents(HashMap<OwnedEventId, ReadEvent>);
+
+impl ReadEvents {
+    /// Loads those that are in the room; three round trips.
+    pub(crate) async fn load(
+        rooms: &Rooms,
+        room: &Room,
+        snapshot: &Snapshot,
+        wanted: &BTreeSet<OwnedEventId>,
+    ) -> error::Result<Self> {
+        let names: Vec<_> = wanted
+            .iter()
+            .map(|id| rooms.storage().event_hash(id))
+            .collect();
+        let found = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &names).await?;
+        let numbers: Vec<_> = wanted
+            .iter()
+            .zip(found)
+            .filter_map(|(id, found)| {
+                let found = found?.value;
+                let number = found.number.filter(|_| found.room == room.short)?;
+                Some((id.clone(), (room.short, number)))
+            })
+            .collect();
+        let mut reads = Reads::new();
+        let rows = reads.get_all(&schema::EVENT_BY_NUMBER, numbers.iter().map(|(_, key)| key));
+        let threads = reads.get_all(&schema::THREAD_BY_ROOT, numbers.iter().map(|(_, key)| key));
+        let answers = snapshot.read(&reads).await?;
+        let (rows, threads) = (answers.all(&rows)?, answers.all(&threads)?);
+        let mut events = Vec::new();
+        let mut places = Vec::new();
+        for (((id, (_, number)), row), thread) in numbers.into_iter().zip(rows).zip(threads) {
+            let row = row.ok_or_else(|| error::internal("an event with a number is missing"))?;
+            places.extend(row.value.header.place.map(|place| (room.short, place)));
+            let event = ReadEvent {
+                number,
+                row: row.value,
+                is_thread_root: thread.is_some_and(|thread| thread.value.count > 0),
+                placed: None,
+            };
+            events.push((id, event));
+        }
+        let placed = snapshot.multi_get(&schema::EVENT_BY_PLACE, &places).await?;
+        let placed: HashMap<_, _> = places
+            .into_iter()
+            .zip(placed)
+            .filter_map(|((_, place), placed)| Some((place, placed?.value.totals)))
+            .collect();
+        for (_, event) in &mut events {
+            let place = event.row.header.place;
+            event.placed = place.and_then(|place| {
+                let totals = *placed.get(&place)?;
+                Some(Placed { place, totals })
+            });
+        }
+        Ok(Self(events.into_iter().collect()))
+    }
+
+    /// An event that is in the room.
+    pub(crate) fn find(&self, event_id: &EventId) -> Option<&ReadEvent> {
+        self.0.get(event_id)
+    }
+
+    /// An event that is in the room's timeline.
+    ///
+    /// # Errors
+    ///
+    /// 404 `M_NOT_FOUND` for any other.
+    pub(crate) fn placed(&self, event_id: &EventId) -> error::Result<PlacedReadEvent<'_>> {
+        let found = self.find(event_id).and_then(|event| {
+            let Placed { place, totals } = event.placed?;
+            Some(PlacedReadEvent {
+                event,
+                place,
+                totals,
+            })
+        });
+        found.ok_or_else(|| error::not_found("This event is not in this room's timeline"))
+    }
 }

@@ -7,10 +7,6 @@
     clippy::needless_pass_by_value
 )]
 
-mod people;
-mod reading;
-mod visibility;
-
 use std::sync::Arc;
 
 use pdu::{RoomRules, SigningKey};

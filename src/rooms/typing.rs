@@ -1,179 +1,347 @@
-//! Who is typing, in memory only ([spec]).
-//!
-//! A room's typists carry a serial from one counter of the process; a reader that remembers the counter
-//! and the run of the process knows whose rooms changed since.
+//! Who is typing ([spec]): in memory only, for as long as their clients say so.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId};
-use storage::{ShortRoomId, Topic};
+use storage::{Clock, ShortRoomId, Storage, Topic};
 
-use crate::{Room, Rooms};
+use crate::Room;
 
-/// Typing ends after this time, however long a client asks for.
-const LONGEST: Duration = Duration::from_secs(120);
-/// Rooms in which somebody types, and typists in a room, at most; more are not told of.
-const ROOMS_MAX: usize = 100_000;
-const TYPISTS_MAX: usize = 100;
-/// Rooms without typists are forgotten after this time; who has not asked for so long learns nothing new.
-const FORGOTTEN_AFTER: u64 = 10 * 60 * 1000;
+/// Nobody types for longer without saying so again.
+const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+/// So many people of a room are told apart; who types beside them is not shown.
+const TYPERS_MAX: usize = 100;
+/// So many rooms are remembered; those in which nobody types any more are forgotten first.
+const ROOMS_MAX: usize = 50_000;
 
-/// Who types where.
+/// Counts what changes in memory only: typing, presence. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Serials(Arc<AtomicU64>);
+
+impl Serials {
+    /// The serial of the latest change: everything up to it can be seen.
+    pub fn latest(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The serial of a change. To be taken under the lock under which the change is made, so that who
+    /// read [`Serials::latest`] and then takes the lock sees it.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::AcqRel) + 1
+    }
+}
+
+/// Who is typing in which rooms. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Typing(Arc<Inner>);
+
 #[derive(Debug)]
-pub(crate) struct Typing {
-    run: u64,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
 struct Inner {
-    serial: u64,
-    rooms: HashMap<ShortRoomId, Typists>,
+    storage: Storage,
+    clock: Clock,
+    serials: Serials,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Typists {
-    serial: u64,
-    changed_ts: u64,
-    /// Who, and until when, in milliseconds since 1970.
-    users: Vec<(OwnedUserId, u64)>,
+struct State {
+    rooms: HashMap<ShortRoomId, InRoom>,
+    /// The greatest serial of a room that was forgotten.
+    forgotten: u64,
 }
 
-/// Who types in a room.
+/// Who types in a room, in the order in which they began, and until when (milliseconds since 1970).
+#[derive(Debug, Default)]
+struct InRoom {
+    serial: u64,
+    typers: Vec<(OwnedUserId, u64)>,
+    /// Somebody waits for the time at which the next one falls silent.
+    timed: bool,
+}
+
+/// Who is typing in a room now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TypingNow {
-    /// When that last changed: a number that rises with every change in any room.
+    /// When that last changed. Whoever has seen a lesser serial of this process has something to learn.
     pub serial: u64,
-    /// Who.
+    /// Who is typing.
     pub users: Vec<OwnedUserId>,
 }
 
 impl Typing {
-    pub(crate) fn new(run: u64) -> Self {
-        Self {
-            run,
-            inner: Mutex::default(),
-        }
-    }
-}
-
-impl Rooms {
-    /// Names this run of the process: serials of typing mean nothing in another one.
-    pub fn typing_run(&self) -> u64 {
-        self.typing_state().run
+    pub(crate) fn new(storage: &Storage, clock: &Clock, serials: &Serials) -> Self {
+        Self(Arc::new(Inner {
+            storage: storage.clone(),
+            clock: clock.clone(),
+            serials: serials.clone(),
+            state: Mutex::default(),
+        }))
     }
 
-    /// The latest serial that was given to a change of typing.
-    pub fn typing_serial(&self) -> u64 {
-        self.typing_state().inner.lock().serial
-    }
-
-    /// Says that somebody types for so long, or has stopped.
-    pub fn set_typing(&self, room: &Room, user: &UserId, lasts: Option<Duration>) {
+    /// Says that a member of a room is typing, for so long at most unless they say so again, or that they
+    /// no longer do.
+    pub fn set(&self, room: &Room, user: &UserId, timeout: Option<Duration>) {
         let now = self.now();
-        let until = lasts.map(|lasts| {
-            let lasts = u64::try_from(lasts.min(LONGEST).as_millis()).unwrap_or(u64::MAX);
-            now.saturating_add(lasts)
-        });
-        let changed = self
-            .typing_state()
-            .inner
-            .lock()
-            .set(room.short, user, until, now);
-        if changed {
-            self.storage().wake(&[Topic::Room(room.short)]);
-        }
-        if let (Some(_), Some(lasts)) = (until, lasts) {
-            self.end_typing_later(room.short, lasts.min(LONGEST));
-        }
-    }
-
-    /// Who types in a room; none if nobody has for long.
-    pub fn typing(&self, room: ShortRoomId) -> Option<TypingNow> {
-        let inner = self.typing_state().inner.lock();
-        let typists = inner.rooms.get(&room)?;
-        Some(TypingNow {
-            serial: typists.serial,
-            users: typists.users.iter().map(|(user, _)| user.clone()).collect(),
-        })
-    }
-
-    /// Ends what has run out, once `lasts` is over.
-    fn end_typing_later(&self, room: ShortRoomId, lasts: Duration) {
-        let rooms = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(lasts).await;
-            let now = rooms.now();
-            let ended = rooms.typing_state().inner.lock().expire(room, now);
-            if ended {
-                rooms.storage().wake(&[Topic::Room(room)]);
+        let (changed, watch) = {
+            let mut state = self.0.state.lock();
+            if timeout.is_some() {
+                state.make_room(room.short);
             }
-        });
+            let Some(in_room) = state.rooms.get_mut(&room.short) else {
+                return;
+            };
+            let mut changed = in_room.expire(now);
+            changed |= match timeout {
+                Some(timeout) => in_room.start(user, until(now, timeout)),
+                None => in_room.stop(user),
+            };
+            if changed {
+                in_room.serial = self.0.serials.next();
+            }
+            let watch = !in_room.timed && !in_room.typers.is_empty();
+            in_room.timed |= watch;
+            (changed, watch)
+        };
+        if changed {
+            self.0.storage.wake(&[Topic::Room(room.short)]);
+        }
+        if watch {
+            let (typing, room) = (self.clone(), room.short);
+            tokio::spawn(async move { typing.watch(room).await });
+        }
+    }
+
+    /// Who is typing in a room now.
+    pub fn in_room(&self, room: ShortRoomId) -> TypingNow {
+        let now = self.now();
+        let mut state = self.0.state.lock();
+        let forgotten = state.forgotten;
+        let Some(in_room) = state.rooms.get_mut(&room) else {
+            // It may be one of those that were forgotten, and then nobody is typing there.
+            return TypingNow {
+                serial: forgotten,
+                users: Vec::new(),
+            };
+        };
+        if in_room.expire(now) {
+            in_room.serial = self.0.serials.next();
+        }
+        TypingNow {
+            serial: in_room.serial,
+            users: in_room
+                .typers
+                .iter()
+                .map(|(user, _)| user.clone())
+                .collect(),
+        }
+    }
+
+    /// Rooms in which somebody began or ceased to type after a serial of this process.
+    pub fn changed_since(&self, serial: u64) -> Vec<ShortRoomId> {
+        let state = self.0.state.lock();
+        let changed = state
+            .rooms
+            .iter()
+            .filter(|(_, in_room)| in_room.serial > serial);
+        changed.map(|(room, _)| *room).collect()
+    }
+
+    /// Waits for those who fall silent, until nobody types in the room.
+    async fn watch(&self, room: ShortRoomId) {
+        while let Some(wait) = self.next_silence(room) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes out who has fallen silent. How long until the next one does; none if nobody is left, and then
+    /// nobody waits any more.
+    fn next_silence(&self, room: ShortRoomId) -> Option<Duration> {
+        let now = self.now();
+        let (changed, next) = {
+            let mut state = self.0.state.lock();
+            let in_room = state.rooms.get_mut(&room)?;
+            let changed = in_room.expire(now);
+            if changed {
+                in_room.serial = self.0.serials.next();
+            }
+            let next = in_room.typers.iter().map(|(_, until)| *until).min();
+            in_room.timed = next.is_some();
+            (changed, next)
+        };
+        if changed {
+            self.0.storage.wake(&[Topic::Room(room)]);
+        }
+        next.map(|until| Duration::from_millis(until.saturating_sub(now).max(1)))
+    }
+
+    fn now(&self) -> u64 {
+        self.0.clock.now().get().into()
     }
 }
 
-impl Inner {
-    /// Whether anything changed.
-    fn set(&mut self, room: ShortRoomId, user: &UserId, until: Option<u64>, now: u64) -> bool {
-        if !self.rooms.contains_key(&room) {
-            if until.is_none() {
-                return false;
-            }
-            self.make_place(now);
-            if self.rooms.len() >= ROOMS_MAX {
-                return false;
-            }
-        }
-        let typists = self.rooms.entry(room).or_default();
-        let at = typists.users.iter().position(|(other, _)| other == user);
-        match (at, until) {
-            (Some(at), Some(until)) => {
-                if let Some(typist) = typists.users.get_mut(at) {
-                    typist.1 = until;
-                }
-                return false;
-            }
-            (Some(at), None) => drop(typists.users.remove(at)),
-            (None, Some(until)) if typists.users.len() < TYPISTS_MAX => {
-                typists.users.push((user.to_owned(), until));
-            }
-            (None, _) => return false,
-        }
-        self.changed(room, now);
-        true
-    }
-
-    /// Whether anybody's time had run out.
-    fn expire(&mut self, room: ShortRoomId, now: u64) -> bool {
-        let Some(typists) = self.rooms.get_mut(&room) else {
-            return false;
-        };
-        let before = typists.users.len();
-        typists.users.retain(|(_, until)| *until > now);
-        if typists.users.len() == before {
-            return false;
-        }
-        self.changed(room, now);
-        true
-    }
-
-    fn changed(&mut self, room: ShortRoomId, now: u64) {
-        self.serial += 1;
-        if let Some(typists) = self.rooms.get_mut(&room) {
-            typists.serial = self.serial;
-            typists.changed_ts = now;
-        }
-    }
-
-    fn make_place(&mut self, now: u64) {
-        if self.rooms.len() < ROOMS_MAX {
+impl State {
+    /// Makes sure that there is an entry for a room, if there is space for one.
+    fn make_room(&mut self, room: ShortRoomId) {
+        if self.rooms.contains_key(&room) {
             return;
         }
-        self.rooms.retain(|_, typists| {
-            !typists.users.is_empty() || typists.changed_ts + FORGOTTEN_AFTER > now
-        });
+        if self.rooms.len() >= ROOMS_MAX {
+            let forgotten = &mut self.forgotten;
+            self.rooms.retain(|_, in_room| {
+                let keep = !in_room.typers.is_empty();
+                if !keep {
+                    *forgotten = in_room.serial.max(*forgotten);
+                }
+                keep
+            });
+        }
+        if self.rooms.len() < ROOMS_MAX {
+            self.rooms.insert(room, InRoom::default());
+        }
+    }
+}
+
+impl InRoom {
+    fn start(&mut self, user: &UserId, until: u64) -> bool {
+        if let Some((_, old)) = self.typers.iter_mut().find(|(other, _)| other == user) {
+            *old = until;
+            return false;
+        }
+        let space = self.typers.len() < TYPERS_MAX;
+        if space {
+            self.typers.push((user.to_owned(), until));
+        }
+        space
+    }
+
+    fn stop(&mut self, user: &UserId) -> bool {
+        let before = self.typers.len();
+        self.typers.retain(|(other, _)| other != user);
+        self.typers.len() < before
+    }
+
+    fn expire(&mut self, now: u64) -> bool {
+        let before = self.typers.len();
+        self.typers.retain(|(_, until)| *until > now);
+        self.typers.len() < before
+    }
+}
+
+fn until(now: u64, timeout: Duration) -> u64 {
+    let timeout = timeout.min(TIMEOUT_MAX).as_millis();
+    now.saturating_add(u64::try_from(timeout).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use pdu::RoomRules;
+    use ruma::{RoomVersionId, owned_user_id};
+
+    use super::*;
+
+    struct World {
+        storage: Storage,
+        clock: Clock,
+        typing: Typing,
+    }
+
+    fn world() -> World {
+        let (storage, clock) = (Storage::model(), Clock::standing_at(1_000_000));
+        let typing = Typing::new(&storage, &clock, &Serials::default());
+        World {
+            storage,
+            clock,
+            typing,
+        }
+    }
+
+    fn room(world: &World, number: u64) -> Room {
+        let rules = RoomRules::of(&RoomVersionId::V11).unwrap();
+        let short = ShortRoomId(number.to_be_bytes());
+        Room::new(
+            &world.storage,
+            short,
+            "!room:example.org".try_into().unwrap(),
+            rules,
+        )
+    }
+
+    const SECONDS: fn(u64) -> Option<Duration> = |seconds| Some(Duration::from_secs(seconds));
+
+    #[tokio::test]
+    async fn who_types_is_seen_until_they_stop_or_the_time_is_over() {
+        let world = world();
+        let (one, other) = (room(&world, 1), room(&world, 2));
+        let (alice, bob) = (
+            owned_user_id!("@a:example.org"),
+            owned_user_id!("@b:example.org"),
+        );
+        let typing = &world.typing;
+        let waits = world.storage.subscribe(&[Topic::Room(one.short)]);
+        typing.set(&one, &alice, SECONDS(10));
+        typing.set(&one, &bob, SECONDS(20));
+        assert_eq!(waits.take().len(), 1);
+        let now = typing.in_room(one.short);
+        assert_eq!(now.users, [alice.clone(), bob.clone()]);
+        assert_eq!(typing.in_room(other.short), TypingNow::default());
+
+        typing.set(&one, &alice, SECONDS(10));
+        assert_eq!(typing.in_room(one.short), now, "nothing new");
+        assert!(waits.take().is_empty());
+
+        world.clock.advance(Duration::from_secs(11));
+        assert_eq!(typing.changed_since(now.serial), []);
+        typing.next_silence(one.short).unwrap();
+        assert_eq!(waits.take().len(), 1);
+        assert_eq!(typing.changed_since(now.serial), [one.short]);
+        let later = typing.in_room(one.short);
+        assert_eq!(later.users, std::slice::from_ref(&bob));
+        assert!(later.serial > now.serial);
+
+        typing.set(&one, &bob, None);
+        assert_eq!(typing.in_room(one.short).users, [] as [OwnedUserId; 0]);
+        assert!(typing.in_room(one.short).serial > later.serial);
+        assert_eq!(typing.next_silence(one.short), None, "nobody to wait for");
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_bounded() {
+        let world = world();
+        let alice = owned_user_id!("@a:example.org");
+        let crowd = room(&world, 1);
+        for number in 0..TYPERS_MAX + 10 {
+            let user = UserId::parse(format!("@{number}:example.org")).unwrap();
+            world.typing.set(&crowd, &user, Some(Duration::MAX));
+        }
+        assert_eq!(world.typing.in_room(crowd.short).users.len(), TYPERS_MAX);
+        world.clock.advance(TIMEOUT_MAX);
+        assert_eq!(world.typing.in_room(crowd.short).users.len(), 0);
+
+        let old = room(&world, 2);
+        world.typing.set(&old, &alice, SECONDS(10));
+        world.typing.set(&old, &alice, None);
+        let before = world.typing.in_room(old.short).serial;
+        for number in 0..ROOMS_MAX as u64 {
+            let other = room(&world, 10 + number);
+            world.typing.set(&other, &alice, SECONDS(10));
+        }
+        let state = world.typing.0.state.lock();
+        assert!(state.rooms.len() <= ROOMS_MAX);
+        assert!(!state.rooms.contains_key(&old.short));
+        drop(state);
+        let forgotten = world.typing.in_room(old.short);
+        assert_eq!((forgotten.serial, forgotten.users.len()), (before, 0));
     }
 }

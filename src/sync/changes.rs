@@ -180,18 +180,19 @@ impl Syncs {
             .since
             .map(|since| since.ephemeral)
             .unwrap_or_default();
-        let same_run = cursor.run == self.0.rooms.typing_run();
+        let same_run = cursor.run == self.0.rooms.run();
         let all = joined.iter().zip(tails).zip(receipts);
         Ok(all
             .filter(|((room, tail), receipts)| {
                 let later = |row: &Option<storage::Found<Stamped<()>>>| {
                     row.as_ref().is_some_and(|row| row.value.position > since)
                 };
-                let typing = self
-                    .0
-                    .rooms
-                    .typing(**room)
-                    .is_some_and(|typing| !same_run || typing.serial > cursor.serial);
+                let typing = self.0.rooms.typing().in_room(**room);
+                let typing = if same_run {
+                    typing.serial > cursor.serial
+                } else {
+                    !typing.users.is_empty()
+                };
                 later(tail) || later(receipts) || typing
             })
             .map(|((room, _), _)| *room)

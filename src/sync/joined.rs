@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use rooms::{EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Unread};
 use ruma::api::Direction;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use storage::{
     Position, Range, Reads,
     schema::{self, Head, Membership, RoomChange},
@@ -13,6 +16,7 @@ use storage::{
 use crate::{
     Reading,
     changes::{Changes, RoomToRead, account_data_event},
+    fields::only_fields,
     state::Needed,
     update::{Joined, Timeline, format_of},
 };
@@ -57,15 +61,13 @@ impl Reading<'_> {
             .zip(heads)
             .filter_map(|(room, head)| Some((Arc::clone(&room.room), head?.value)))
             .collect();
-        let by_thread = self
-            .request
-            .filter
-            .room
-            .timeline
-            .unread_thread_notifications;
+        let to_count: Vec<_> = with_heads
+            .iter()
+            .map(|(room, _)| Arc::clone(room))
+            .collect();
         let unread = self
             .rooms()
-            .unread(self.snapshot, self.viewer(), &with_heads, by_thread)
+            .unread(self.snapshot, self.viewer(), &to_count)
             .await?;
         let since: Vec<_> = rooms
             .iter()
@@ -89,7 +91,7 @@ impl Reading<'_> {
         to_read: &RoomToRead,
         head: Head,
         unread: Unread,
-        receipts: Option<Value>,
+        receipts: Option<Box<RawValue>>,
     ) -> error::Result<Option<Joined>> {
         let room = &to_read.room;
         let look = Look {
@@ -111,18 +113,20 @@ impl Reading<'_> {
             _ => None,
         };
         let events = page.as_ref().map_or(&[][..], |page| &page.events);
+        let summary = match &since {
+            Some(since) if !since.members_changed && !self.request.full_state => None,
+            _ => Some(self.summary(room, &look).await?),
+        };
+        let heroes = summary.as_ref().and_then(|summary| summary.heroes.as_ref());
         let needed = Needed {
             room,
             look: &look,
             known,
             end: look.head.root,
             timeline: events,
+            heroes: heroes.map_or(&[], |heroes| heroes),
         };
         let state = self.state(&needed).await?;
-        let summary = match &since {
-            Some(since) if !since.members_changed && !self.request.full_state => None,
-            _ => Some(self.summary(room, &look).await?),
-        };
         let state = self.written(room, &look, &state).await?;
         let timeline = match page {
             Some(page) => self.timeline(room, &look, page, newly_joined).await?,
@@ -266,40 +270,50 @@ impl Reading<'_> {
             return Ok(Vec::new());
         }
         let format: EventFormat = format_of(&self.request.filter);
-        room.client_events(
-            self.rooms(),
-            self.snapshot,
-            self.viewer(),
-            look,
-            events,
-            format,
-        )
-        .await
+        let written = room
+            .client_events(
+                self.rooms(),
+                self.snapshot,
+                self.viewer(),
+                look,
+                events,
+                format,
+            )
+            .await?;
+        let Some(fields) = &self.request.filter.event_fields else {
+            return Ok(written);
+        };
+        let kept = written.into_iter().map(|event| only_fields(event, fields));
+        Ok(kept.collect())
     }
 
     /// Who types, if that changed, and receipts.
-    fn ephemeral(&self, room: &Room, receipts: Option<Value>) -> error::Result<Vec<Box<RawValue>>> {
+    fn ephemeral(
+        &self,
+        room: &Room,
+        receipts: Option<Box<RawValue>>,
+    ) -> error::Result<Vec<Box<RawValue>>> {
         let cursor = self.request.since.map(|since| since.ephemeral);
         let known = cursor
-            .filter(|cursor| cursor.run == self.rooms().typing_run())
+            .filter(|cursor| cursor.run == self.rooms().run())
             .map(|cursor| cursor.serial);
-        let typing = self
-            .rooms()
-            .typing(room.short)
-            .filter(|typing| match known {
-                Some(known) => typing.serial > known,
-                None => !typing.users.is_empty(),
-            });
-        let typing = typing.map(|typing| ("m.typing", json!({ "user_ids": typing.users })));
-        let receipts = receipts.map(|content| ("m.receipt", content));
+        let typing = self.rooms().typing().in_room(room.short);
+        let typing = Some(typing).filter(|typing| match known {
+            Some(known) => typing.serial > known,
+            None => !typing.users.is_empty(),
+        });
+        let typing = typing
+            .map(|typing| to_raw_value(&json!({ "user_ids": typing.users })))
+            .transpose()
+            .map_err(error::internal)?;
         let filter = &self.request.filter.room.ephemeral;
-        typing
+        [("m.typing", typing), ("m.receipt", receipts)]
             .into_iter()
-            .chain(receipts)
+            .filter_map(|(kind, content)| Some((kind, content?)))
             .filter(|(kind, _)| type_passes(&filter.types, &filter.not_types, kind))
             .map(|(kind, content)| {
-                let event = json!({ "type": kind, "content": content });
-                serde_json::value::to_raw_value(&event).map_err(error::internal)
+                let event = format!("{{\"type\":\"{kind}\",\"content\":{content}}}");
+                RawValue::from_string(event).map_err(error::internal)
             })
             .collect()
     }

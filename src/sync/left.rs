@@ -56,6 +56,7 @@ impl Reading<'_> {
             known,
             end: look.root()?,
             timeline: &page.events,
+            heroes: &[],
         };
         let state = self.state(&needed).await?;
         let state = self.written(room, &look, &state).await?;

@@ -5,6 +5,7 @@
 //! [`Update`], which knows nothing of how it is going to be written; [`v3`] writes it for `/sync`.
 
 mod changes;
+mod fields;
 mod joined;
 mod left;
 mod live;
@@ -133,8 +134,8 @@ impl Syncs {
     /// Everything that changed, as of now.
     async fn look(&self, request: &Request, live: &mut Live) -> error::Result<(Update, Token)> {
         let ephemeral = EphemeralCursor {
-            run: self.0.rooms.typing_run(),
-            serial: self.0.rooms.typing_serial(),
+            run: self.0.rooms.run(),
+            serial: self.0.rooms.serials().latest(),
         };
         let (snapshot, changes) = self.changes(request, live).await?;
         let reading = Reading {

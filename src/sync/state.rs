@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use pdu::EventNumber;
-use rooms::{Look, ReadEvent, Room, event_filter::passes};
-use ruma::events::StateEventType;
+use rooms::{
+    Look, ReadEvent, Room,
+    event_filter::{passes, wants_room},
+};
+use ruma::{OwnedUserId, events::StateEventType};
 
 use crate::Reading;
 
@@ -18,6 +21,8 @@ pub(crate) struct Needed<'a> {
     pub(crate) end: [u8; 16],
     /// The timeline that it is given.
     pub(crate) timeline: &'a [ReadEvent],
+    /// People whose member events it needs even if it loads members lazily.
+    pub(crate) heroes: &'a [OwnedUserId],
 }
 
 impl Reading<'_> {
@@ -25,6 +30,9 @@ impl Reading<'_> {
     /// the timeline they make the state before it.
     pub(crate) async fn state(&self, needed: &Needed<'_>) -> error::Result<Vec<ReadEvent>> {
         let filter = &self.request.filter.room.state;
+        if !wants_room(filter, &needed.room.room_id) {
+            return Ok(Vec::new());
+        }
         let lazy = !filter.lazy_load_options.is_disabled();
         let start = match needed.timeline.first() {
             Some(first) if !self.request.state_after => first.roots.before,
@@ -46,6 +54,7 @@ impl Reading<'_> {
                 .timeline
                 .iter()
                 .map(|event| event.row.header.sender.clone())
+                .chain(needed.heroes.iter().map(ToString::to_string))
                 .chain(
                     needed
                         .known
@@ -61,7 +70,7 @@ impl Reading<'_> {
             numbers.extend(found.into_iter().filter(|number| !shown.contains(number)));
         }
         let numbers: Vec<_> = numbers.into_iter().collect();
-        let events = needed.room.read_state(self.snapshot, &numbers).await?;
+        let events = needed.room.read_events(self.snapshot, &numbers).await?;
         Ok(events
             .into_iter()
             .flatten()

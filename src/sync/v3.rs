@@ -57,7 +57,7 @@ fn encode_joined(request: &Request, joined: Joined) -> v3::JoinedRoom {
             .map(|(root, unread)| (root, count(unread)))
             .collect();
     } else {
-        room.unread_notifications = count(joined.unread.all);
+        room.unread_notifications = count(joined.unread.whole());
     }
     room.timeline = timeline(joined.timeline);
     room.state = state(request, joined.state);

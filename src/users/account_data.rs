@@ -7,7 +7,7 @@
 
 use error::Result;
 use http::StatusCode;
-use ruma::{DeviceId, EventId};
+use ruma::DeviceId;
 use serde_json::value::RawValue;
 use storage::{
     Batch, NameHash, Range, Reads, ShortRoomId, ShortUserId, Storage,
@@ -64,19 +64,6 @@ impl Users {
             .with_status(StatusCode::METHOD_NOT_ALLOWED));
         }
         self.put_account_data(user, room, event_type, content).await
-    }
-
-    /// Sets the read marker of a room.
-    pub async fn set_fully_read(
-        &self,
-        user: ShortUserId,
-        room: ShortRoomId,
-        event_id: &EventId,
-    ) -> Result<()> {
-        let content = serde_json::json!({ "event_id": event_id });
-        let content = serde_json::value::to_raw_value(&content).map_err(error::internal)?;
-        self.put_account_data(user, Some(room), "m.fully_read", &content)
-            .await
     }
 
     /// Sets account data of any type.

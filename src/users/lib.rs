@@ -51,6 +51,7 @@ pub use self::{
     device::Device,
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,
+    push_rules::{TYPE as PUSH_RULES, ruleset},
     refresh::Refreshed,
     registration::{Registered, Registration},
     registration_token::NewRegistrationToken,

@@ -21,8 +21,8 @@ use crate::{
     account_data::{self, account_data_key},
 };
 
-/// The type of the account data.
-pub(crate) const TYPE: &str = "m.push_rules";
+/// The type of the account data that push rules are.
+pub const TYPE: &str = "m.push_rules";
 
 /// Its content.
 #[derive(Deserialize)]
@@ -39,6 +39,20 @@ struct ContentRef<'a> {
 pub(crate) struct Stored {
     pub(crate) rules: Ruleset,
     pub(crate) row: Option<Found<Stamped<AccountDataRow>>>,
+}
+
+/// The push rules that a stored row of account data holds, with the defaults as they are now.
+///
+/// # Errors
+///
+/// The row holds something else.
+pub fn ruleset(user_id: &UserId, row: &AccountDataRow) -> Result<Ruleset> {
+    let mut content: Content = serde_json::from_str(&row.json).map_err(error::internal)?;
+    // Defaults that came with a newer specification, and those whose wording changed.
+    content
+        .global
+        .update_with_server_default(Ruleset::server_default(user_id));
+    Ok(content.global)
 }
 
 impl Users {
@@ -66,16 +80,9 @@ impl Users {
         let account = answers.one(&account)?.ok_or_else(no_account)?;
         let user_id =
             <&UserId>::try_from(account.value.user_id.as_str()).map_err(error::internal)?;
-        let defaults = Ruleset::server_default(user_id);
         let rules = match &row {
-            Some(found) => {
-                let json = &found.value.value.json;
-                let mut content: Content = serde_json::from_str(json).map_err(error::internal)?;
-                // Defaults that came with a newer specification, and those whose wording changed.
-                content.global.update_with_server_default(defaults);
-                content.global
-            }
-            None => defaults,
+            Some(found) => ruleset(user_id, &found.value.value)?,
+            None => Ruleset::server_default(user_id),
         };
         Ok(Stored { rules, row })
     }

@@ -2,7 +2,69 @@
 //! as in `src/api`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod account;
 mod cli;
+mod config;
+mod context;
+mod device;
+mod discovery;
+mod filter;
+mod membership;
+mod message;
+mod profile;
+mod read_marker;
+mod receipt;
+mod redact;
+mod room;
+mod session;
+mod start;
+mod state;
+mod sync;
+mod sync_filter;
+mod typing;
+mod unread;
+mod visibility;
+
+use harness::Server;
+use serde_json::Value;
 
 /// The binary under test.
 const CHAPAR: &str = env!("CARGO_BIN_EXE_chapar");
+
+/// A server with open registration.
+async fn server() -> Server {
+    Server::start(CHAPAR).await
+}
+
+/// The event's ids, in order.
+fn ids(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|e| e["event_id"].as_str().unwrap())
+        .collect()
+}
+
+/// The events' message bodies, in order, without the events that have none.
+fn bodies(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|e| e["content"]["body"].as_str())
+        .collect()
+}
+
+/// A list in an answer.
+#[track_caller]
+fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    answer[key]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list {key} in {answer}"))
+}
+
+/// The only event of this type (and state key) in a list.
+#[track_caller]
+fn only<'a>(events: &'a [Value], event_type: &str, key: &str) -> &'a Value {
+    let fits = |e: &&Value| e["type"] == event_type && e["state_key"] == key;
+    let found: Vec<_> = events.iter().filter(fits).collect();
+    assert_eq!(found.len(), 1, "events {event_type} {key:?} in {events:?}");
+    found[0]
+}

@@ -1,67 +1,61 @@
 //! Receipts.
 
-use std::sync::Arc;
-
 use error::Result;
-use rooms::Room;
+use rooms::{NewReceipt, ReadUpTo};
 use ruma::{
-    EventId,
     api::client::receipt::create_receipt::{self, v3::ReceiptType},
     events::receipt::ReceiptThread,
 };
 use storage::schema::ReceiptKind;
-use users::Requester;
 
-use super::{joined_room, reading::viewer};
+use super::reading::viewer;
 use crate::{Call, Server};
+
+/// `thread_id` must be a word where there is one.
+///
+/// # Errors
+///
+/// 400 `M_INVALID_PARAM`.
+pub(super) fn has_thread_id(body: &[u8]) -> Result<()> {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    match body.get("thread_id") {
+        None => Ok(()),
+        Some(serde_json::Value::String(id)) if !id.is_empty() => Ok(()),
+        Some(_) => Err(error::invalid_param(
+            "`thread_id` is `main` or the id of the event that a thread begins with",
+        )),
+    }
+}
 
 /// [`POST /rooms/{roomId}/receipt/{receiptType}/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreceiptreceipttypeeventid).
 pub(super) async fn create_receipt(
     server: Server,
     call: Call<create_receipt::v3::Request>,
 ) -> Result<create_receipt::v3::Response> {
-    let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
-    let (event_id, thread) = (&call.event_id, &call.thread);
-    if !matches!(
-        thread,
-        ReceiptThread::Unthreaded | ReceiptThread::Main | ReceiptThread::Thread(_)
-    ) {
-        return Err(error::invalid_param("thread_id is \"main\" or an event ID"));
-    }
-    let kind = match &call.receipt_type {
-        ReceiptType::Read => ReceiptKind::Read,
-        ReceiptType::ReadPrivate => ReceiptKind::ReadPrivate,
-        ReceiptType::FullyRead if *thread == ReceiptThread::Unthreaded => {
-            set_marker(&server, &call.caller, &room, event_id).await?;
-            return Ok(create_receipt::v3::Response::new());
-        }
-        ReceiptType::FullyRead => {
-            return Err(error::invalid_param("m.fully_read has no thread_id"));
-        }
-        other => {
-            return Err(error::invalid_param(format!(
-                "There is no receipt type {:?}; choose m.read, m.read.private or m.fully_read",
-                other.as_str()
-            )));
-        }
-    };
     let viewer = viewer(&server, &call.caller);
-    server
-        .rooms
-        .set_receipt(&room, &viewer, kind, event_id, thread)
-        .await?;
+    let request = call.request;
+    let receipt = |kind| NewReceipt {
+        kind,
+        event_id: request.event_id.clone(),
+        thread: request.thread.clone(),
+    };
+    let mut wish = ReadUpTo::default();
+    match request.receipt_type {
+        ReceiptType::Read => wish.receipts.push(receipt(ReceiptKind::Read)),
+        ReceiptType::ReadPrivate => wish.receipts.push(receipt(ReceiptKind::ReadPrivate)),
+        ReceiptType::FullyRead if request.thread != ReceiptThread::Unthreaded => {
+            return Err(error::invalid_param(
+                "`m.fully_read` is of a whole room: it has no `thread_id`",
+            ));
+        }
+        ReceiptType::FullyRead => wish.fully_read = Some(request.event_id.clone()),
+        _ => {
+            return Err(error::invalid_param(
+                "The type of a receipt is `m.read`, `m.read.private` or `m.fully_read`",
+            ));
+        }
+    }
+    let room = server.rooms.room(&request.room_id).await?;
+    server.rooms.read_up_to(&room, &viewer, &wish).await?;
     Ok(create_receipt::v3::Response::new())
-}
-
-/// Sets the marker of a room up to which its reader has read all.
-pub(super) async fn set_marker(
-    server: &Server,
-    requester: &Requester,
-    room: &Arc<Room>,
-    event_id: &EventId,
-) -> Result<()> {
-    server
-        .users
-        .set_fully_read(requester.user, room.short, event_id)
-        .await
 }

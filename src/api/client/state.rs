@@ -1,15 +1,19 @@
 //! The state of a room.
 
+use std::collections::BTreeSet;
+
 use error::Result;
-use rooms::{Draft, Group};
+use rooms::{Draft, Group, Room};
 use ruma::{
+    RoomAliasId,
     api::client::state::{
         get_state_event_for_key::{self, v3::StateEventFormat},
         get_state_events, send_state_event,
     },
-    events::AnyStateEvent,
+    events::{AnyStateEvent, StateEventType},
     serde::Raw,
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{check_not_suspended, reading::Reading, the_event};
@@ -23,6 +27,9 @@ pub(super) async fn send_state_event(
     check_not_suspended(&call.caller)?;
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
+    if request.event_type == StateEventType::RoomCanonicalAlias {
+        check_aliases(&server, &room, request.body.json().get()).await?;
+    }
     let draft = Draft::state(
         call.caller.user_id.clone(),
         request.event_type,
@@ -33,6 +40,45 @@ pub(super) async fn send_state_event(
     Ok(send_state_event::v3::Response::new(event_id))
 }
 
+/// The aliases that `m.room.canonical_alias` names and did not name before must lead to the room.
+///
+/// # Errors
+///
+/// 400 `M_BAD_ALIAS` if one leads nowhere or elsewhere, 400 `M_INVALID_PARAM` if one is no alias.
+async fn check_aliases(server: &Server, room: &Room, content: &str) -> Result<()> {
+    #[derive(Default, Deserialize)]
+    struct Content {
+        alias: Option<String>,
+        #[serde(default)]
+        alt_aliases: Vec<String>,
+    }
+    impl Content {
+        fn names(self) -> BTreeSet<String> {
+            let canonical = self.alias.filter(|alias| !alias.is_empty());
+            canonical.into_iter().chain(self.alt_aliases).collect()
+        }
+    }
+    let new: Content = serde_json::from_str(content)
+        .map_err(|_| error::bad_json("alias is a string, alt_aliases a list of strings"))?;
+    let old = server
+        .rooms
+        .current_content(room, &StateEventType::RoomCanonicalAlias, "")
+        .await?;
+    let old = old.and_then(|old| serde_json::from_slice::<Content>(&old).ok());
+    let old = old.unwrap_or_default().names();
+    for name in new.names().difference(&old) {
+        let alias = RoomAliasId::parse(name)
+            .map_err(|_| error::invalid_param(format!("{name} is no room alias")))?;
+        let row = server.rooms.find_alias(&alias).await?;
+        if row.is_none_or(|row| row.room_id != room.room_id.as_str()) {
+            return Err(error::bad_alias(format!(
+                "The alias {name} does not lead to this room"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// [`GET /rooms/{roomId}/state`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstate).
 pub(super) async fn get_state_events(
     server: Server,
@@ -40,10 +86,7 @@ pub(super) async fn get_state_events(
 ) -> Result<get_state_events::v3::Response> {
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let root = reading.look.root()?;
-    let state = reading
-        .room
-        .state_at(&server.rooms, &reading.snapshot, &reading.look, root, None)
-        .await?;
+    let state = reading.room.state_at(&reading.snapshot, root, None).await?;
     Ok(get_state_events::v3::Response::new(
         reading.events(&state).await?,
     ))
@@ -62,7 +105,10 @@ pub(super) async fn get_state_event_for_key(
         .find_state(&reading.snapshot, &[root], &[key])
         .await?;
     let numbers: Vec<_> = found.into_values().collect();
-    let events = reading.room.read_state(&reading.snapshot, &numbers).await?;
+    let events = reading
+        .room
+        .read_events(&reading.snapshot, &numbers)
+        .await?;
     let event = events
         .into_iter()
         .flatten()

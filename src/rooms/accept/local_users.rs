@@ -2,8 +2,8 @@
 
 use ruma::{UserId, events::StateEventType};
 use storage::{
-    NameHash, Position, Topic,
-    schema::{self, Membership, ReadRow, UserChange, UserRoomRow},
+    Position, Topic,
+    schema::{self, Membership, Place, ReadRow, ReadScope, UserChange, UserRoomRow},
 };
 
 use super::Writing;
@@ -42,9 +42,8 @@ impl Writing<'_> {
             let read = ReadRow {
                 place: event.header.place.unwrap_or_default(),
                 totals: self.working.head.totals,
-                own: local.own_total,
             };
-            let key = (local.short, short, NameHash::NONE);
+            let key = (local.short, short, ReadScope::Room);
             self.batch.put(&schema::READ_BY_USER_ROOM, &key, &read);
         }
         let change_key = (local.short, Position::pending(self.index));
@@ -56,6 +55,33 @@ impl Writing<'_> {
         self.batch
             .put_stamped(&schema::TAIL_BY_USER, &local.short, self.index, ());
         self.batch.wake(Topic::User(local.short));
+    }
+
+    /// Who sends something has read up to it, in its thread or in the main timeline ([spec]). Not to be
+    /// called for state that notifies nobody: a new display name is written to rooms that nobody looked
+    /// at.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#marking-notifications-as-read
+    pub(super) fn sender_has_read(&mut self, event: &StoredEvent, place: Place) {
+        let Some(sender) = self
+            .working
+            .users
+            .get(event.pdu.sender())
+            .copied()
+            .flatten()
+        else {
+            return;
+        };
+        let scope = event
+            .header
+            .thread
+            .map_or(ReadScope::Main, ReadScope::Thread);
+        let read = ReadRow {
+            place,
+            totals: self.working.head.totals,
+        };
+        let key = (sender.short, self.short(), scope);
+        self.batch.put(&schema::READ_BY_USER_ROOM, &key, &read);
     }
 
     /// What somebody who is invited or knocks sees of the room, their own member event last.

@@ -23,60 +23,63 @@ use crate::{
 pub(crate) const EVERYBODY: ShortUserId = ShortUserId([0; 8]);
 
 impl Writing<'_> {
-    /// Whether the event is one that the default push rules count; if so it counts for its sender.
-    pub(super) fn count(&mut self, judged: &Judged) -> bool {
+    /// Whether the event is one that the default push rules count.
+    pub(super) fn counts(&self, judged: &Judged) -> bool {
         let header = &judged.event.header;
-        let counted = header.place.is_some()
-            && judged
-                .mentions
-                .counts(&header.event_type, header.state_key.is_some());
-        if counted {
-            let short = self.short();
-            if let Some(Some(user)) = self.working.users.get_mut(judged.event.pdu.sender()) {
-                user.own_total += 1;
-                self.batch
-                    .add(&schema::OWN_TOTAL_BY_USER_ROOM, &(user.short, short), 1);
-            }
-        }
-        counted
+        header.place.is_some() && judged.mentions.counts(&header.event_type)
     }
 
-    /// The root of the thread that the event belongs to.
+    /// The root of the thread that the event belongs to: by its own relation, or by that of the event
+    /// which it relates to in another way ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
     pub(super) fn thread(&self, judged: &Judged) -> Option<EventNumber> {
         let relation = judged.mentions.relation.as_ref()?;
-        (relation.rel_type == "m.thread").then(|| {
-            self.working
-                .events
-                .get(&relation.parent)?
-                .as_ref()
-                .map(|root| root.number)
-        })?
+        let parent = self.working.events.get(&relation.parent)?.as_ref()?;
+        if relation.rel_type == "m.thread" {
+            Some(parent.number)
+        } else {
+            parent.header.thread
+        }
     }
 
     pub(super) fn related(&mut self, judged: &Judged, counted: bool) {
         let Some(place) = judged.event.header.place else {
             return;
         };
-        let thread = self.thread(judged);
         if let Some(relation) = &judged.mentions.relation {
             self.relation(&judged.event, relation, place);
         }
-        if let Some(root) = thread {
-            let row = self.working.threads.entry(root).or_default();
-            row.count += 1;
-            row.notify += u64::from(counted);
-            row.latest = judged.event.number;
-            row.latest_place = place;
-            let row = row.clone();
-            let key = (self.short(), root);
-            self.batch.put(&schema::THREAD_BY_ROOT, &key, &row);
+        if let Some(root) = judged.event.header.thread {
+            self.thread_row(judged, root, place, counted);
         }
-        self.mentions(judged, place, thread, counted);
+        let everybody = self.mentions(judged, place, counted);
+        if judged.event.header.state_key.is_none() || counted || everybody {
+            self.sender_has_read(&judged.event, place);
+        }
         if judged.event.header.redacts.is_some()
             && *judged.event.pdu.event_type() == TimelineEventType::RoomRedaction
         {
             self.redaction(judged);
         }
+    }
+
+    fn thread_row(&mut self, judged: &Judged, root: EventNumber, place: Place, counted: bool) {
+        let relation = judged.mentions.relation.as_ref();
+        let direct = relation.is_some_and(|relation| relation.rel_type == "m.thread");
+        if !direct && !counted {
+            return;
+        }
+        let row = self.working.threads.entry(root).or_default();
+        row.notify += u64::from(counted);
+        if direct {
+            row.count += 1;
+            row.latest = judged.event.number;
+            row.latest_place = place;
+        }
+        let row = row.clone();
+        let key = (self.short(), root);
+        self.batch.put(&schema::THREAD_BY_ROOT, &key, &row);
     }
 
     fn relation(&mut self, event: &StoredEvent, relation: &Relation, place: Place) {
@@ -95,28 +98,25 @@ impl Writing<'_> {
         self.batch.put(&schema::RELATION_BY_PARENT, &key, &row);
     }
 
-    /// `.m.rule.is_user_mention`, `.m.rule.is_room_mention`, `.m.rule.tombstone`.
-    fn mentions(
-        &mut self,
-        judged: &Judged,
-        place: Place,
-        thread: Option<EventNumber>,
-        counted: bool,
-    ) {
-        // An edit notifies nobody (`.m.rule.suppress_edits`).
-        let relation = judged.mentions.relation.as_ref();
-        if relation.is_some_and(|relation| relation.rel_type == "m.replace") {
-            return;
-        }
+    /// `.m.rule.is_user_mention`, `.m.rule.is_room_mention`, `.m.rule.tombstone`, where no rule before them
+    /// says otherwise. An edit is not silent here: what it mentions are those whom it mentions newly.
+    /// Whether it mentions everybody.
+    fn mentions(&mut self, judged: &Judged, place: Place, counted: bool) -> bool {
         let header = &judged.event.header;
+        if judged.mentions.is_silent(&header.event_type) {
+            return false;
+        }
         let row = MentionRow {
             number: judged.event.number,
             highlight: true,
             notify: !counted,
-            thread,
+            thread: header.thread,
         };
-        let tombstone = header.event_type == "m.room.tombstone" && header.state_key.is_some();
-        if tombstone || (judged.mentions.room && self.may_notify_room(&judged.event.pdu)) {
+        let tombstone = header.event_type.eq_ignore_ascii_case("m.room.tombstone")
+            && header.state_key.as_deref() == Some("");
+        let everybody =
+            tombstone || (judged.mentions.room && self.may_notify_room(&judged.event.pdu));
+        if everybody {
             let key = (EVERYBODY, self.short(), place);
             self.batch.put(&schema::MENTION_BY_USER_ROOM, &key, &row);
         }
@@ -132,6 +132,7 @@ impl Writing<'_> {
                 self.batch.put(&schema::MENTION_BY_USER_ROOM, &key, &row);
             }
         }
+        everybody
     }
 
     fn may_notify_room(&self, pdu: &Pdu) -> bool {

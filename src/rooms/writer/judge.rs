@@ -210,6 +210,7 @@ impl<'a> Trial<'a> {
             chain,
             replaces_state: replaced.as_ref().map(|event| event.number),
             visibility: self.head.visibility,
+            thread: None,
             sent: draft.sent.clone(),
             redacts: pdu.redacts().map(ToString::to_string),
             redacted_because: None,

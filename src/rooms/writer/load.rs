@@ -228,10 +228,7 @@ impl Working {
     /// Remembers who of these people has an account here.
     fn take_users(&mut self, users: &[OwnedUserId], rows: Vec<Option<Found<ShortUserId>>>) {
         for (user, row) in users.iter().zip(rows) {
-            let local = row.map(|row| LocalUser {
-                short: row.value,
-                own_total: 0,
-            });
+            let local = row.map(|row| LocalUser { short: row.value });
             self.users.insert(user.clone(), local);
         }
     }
@@ -271,7 +268,6 @@ async fn second(
         .copied()
         .collect();
     let thread_slot = reads.get_all(&schema::THREAD_BY_ROOT, &unknown_threads);
-    let own = own_totals(&mut reads, working, needs);
     let sets = expected_sets(rooms.storage(), &mut reads, working, needs, &numbers);
     if reads.is_empty() {
         return Ok(());
@@ -303,16 +299,6 @@ async fn second(
             .threads
             .insert(number, row.map(|row| row.value).unwrap_or_default());
     }
-    for ((user, short), row) in own
-        .0
-        .into_iter()
-        .zip(answers.all(&own.1).map_err(error::internal)?)
-    {
-        let own_total = row.map_or(0, |row| row.value.0);
-        working
-            .users
-            .insert(user, Some(LocalUser { short, own_total }));
-    }
     for (hash, row) in sets
         .0
         .into_iter()
@@ -323,28 +309,30 @@ async fn second(
             working.auth_sets.insert(hash, (Arc::new(set), true));
         }
     }
-    Ok(())
+    threads(snapshot, working).await
 }
 
-type Numbers = Slot<Vec<Option<Found<storage::Number>>>>;
-
-/// Asks for the own totals of those whose membership may change.
-fn own_totals(
-    reads: &mut Reads,
-    working: &Working,
-    needs: &Needs,
-) -> (Vec<(OwnedUserId, ShortUserId)>, Numbers) {
-    let users: Vec<_> = needs
-        .members
-        .iter()
-        .filter_map(|user| Some((user.clone(), working.users.get(user)?.as_ref()?.short)))
+/// The threads that events belong to which relate to events of theirs: read only if somebody reacts to,
+/// replies to or edits an event of a thread that was not spoken of lately.
+async fn threads(snapshot: &Snapshot, working: &mut Working) -> error::Result<()> {
+    let roots: BTreeSet<_> = working
+        .events
+        .values()
+        .flatten()
+        .filter_map(|event| event.header.thread)
+        .filter(|root| !working.threads.contains_key(root))
         .collect();
-    let keys: Vec<_> = users
-        .iter()
-        .map(|(_, user)| (*user, working.room.short))
-        .collect();
-    let slot = reads.get_all(&schema::OWN_TOTAL_BY_USER_ROOM, &keys);
-    (users, slot)
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let short = working.room.short;
+    let keys: Vec<_> = roots.iter().map(|root| (short, *root)).collect();
+    let rows = snapshot.multi_get(&schema::THREAD_BY_ROOT, &keys).await?;
+    for (root, row) in roots.into_iter().zip(rows) {
+        let row = row.map(|row| row.value).unwrap_or_default();
+        working.threads.insert(root, row);
+    }
+    Ok(())
 }
 
 type Sets = Slot<Vec<Option<Found<storage::Raw>>>>;

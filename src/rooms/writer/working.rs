@@ -47,8 +47,6 @@ pub(crate) struct Working {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalUser {
     pub(crate) short: ShortUserId,
-    /// How many counted events they have sent in the room.
-    pub(crate) own_total: i64,
 }
 
 impl Working {

@@ -52,6 +52,8 @@ pub struct EventHeader {
     pub replaces_state: Option<EventNumber>,
     /// `m.room.history_visibility` in force at the event.
     pub visibility: Visibility,
+    /// The root of the thread it belongs to, by its own relation or by that of what it relates to.
+    pub thread: Option<EventNumber>,
     /// For an event of ours: who may see its transaction id.
     pub sent: Option<Sent>,
     /// What it redacts, if it is a redaction.

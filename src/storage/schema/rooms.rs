@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::{
-    NameHash, Number, Position, Raw, ShortRoomId, ShortUserId, Stamped,
+    NameHash, Position, Raw, ShortRoomId, ShortUserId, Stamped,
+    key::{KeyError, KeyPart, KeyReader, KeyWriter},
     schema::{EventRow, Place, Visibility},
     table::tables,
     value::records,
@@ -71,10 +72,8 @@ tables! { ROOM_TABLES:
     46 PUBLIC_ROOM Range: ShortRoomId => ();
     /// A local user's rooms, those they were only invited to and those they left too. Rooms write it.
     50 ROOM_BY_USER Range: (ShortUserId, ShortRoomId) => Stamped<UserRoomRow>;
-    /// Where a local user has read to in a room (thread: none for the whole room, or its root's hash).
-    51 READ_BY_USER_ROOM Range: (ShortUserId, ShortRoomId, NameHash) => ReadRow;
-    /// How many events that the default rules count a local user has sent in a room.
-    52 OWN_TOTAL_BY_USER_ROOM Sum: (ShortUserId, ShortRoomId) => Number;
+    /// Where a local user has read to in a room: all of it, its main timeline, or the thread of a root.
+    51 READ_BY_USER_ROOM Range: (ShortUserId, ShortRoomId, ReadScope) => ReadRow;
     /// Events that concern a local user more than the default rules count: mentions and the like.
     53 MENTION_BY_USER_ROOM Range: (ShortUserId, ShortRoomId, Place) => MentionRow;
 }
@@ -155,9 +154,6 @@ pub struct PlacedEvent {
     pub state: bool,
     /// The root of the thread it belongs to, if any.
     pub thread: Option<EventNumber>,
-    /// The root of the room's current state then, where that is not the state after the event: with several
-    /// forward extremities.
-    pub root: Option<[u8; 16]>,
 }
 
 /// How an event stands to the timeline.
@@ -389,15 +385,46 @@ pub struct UserRoomRow {
     pub forgotten: bool,
 }
 
-/// Where a local user has read to.
+/// What of a room is read up to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ReadScope {
+    /// Everything, threads too.
+    Room,
+    /// What belongs to no thread.
+    Main,
+    /// The thread of this root.
+    Thread(EventNumber),
+}
+
+impl KeyPart for ReadScope {
+    fn write(&self, to: &mut KeyWriter) {
+        let (kind, root): (u8, u32) = match self {
+            Self::Room => (0, 0),
+            Self::Main => (1, 0),
+            Self::Thread(root) => (2, root.0),
+        };
+        KeyPart::write(&kind, to);
+        KeyPart::write(&root, to);
+    }
+
+    fn read(from: &mut KeyReader<'_>) -> Result<Self, KeyError> {
+        let kind: u8 = KeyPart::read(from)?;
+        let root: u32 = KeyPart::read(from)?;
+        Ok(match kind {
+            0 => Self::Room,
+            1 => Self::Main,
+            _ => Self::Thread(EventNumber(root)),
+        })
+    }
+}
+
+/// Where a local user has read to: by a receipt, by joining, or by sending something themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadRow {
     /// The place that is read, and everything before it.
     pub place: Place,
-    /// The room's (or thread's) totals there.
+    /// The room's totals there.
     pub totals: Totals,
-    /// The user's own total then.
-    pub own: i64,
 }
 
 /// Why an event concerns somebody more than the default rules count.

@@ -1,0 +1,158 @@
+//! Works off what changes of people leave to be done in rooms: new names in member events, and the
+//! leaving of those whose accounts were closed.
+//!
+//! Every step may be repeated: a member event that says what is there already is not sent again. A job is
+//! done when its row is deleted on the condition that nobody has asked again meanwhile.
+
+use std::time::Duration;
+
+use ruma::{OwnedUserId, UserId};
+use serde_json::json;
+use storage::{
+    Batch, CommitError, Found, NameHash, Range, ShortUserId, Topic,
+    schema::{self, JobRow, Membership},
+};
+use users::job::{self, UserJob};
+
+use crate::{Draft, Group, Rooms, Said, membership::json_content};
+
+/// Jobs that are looked at together.
+const JOBS_AT_ONCE: usize = 1_000;
+/// Somebody may have left a job before anybody listened: look at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A job that failed is tried again after this time, doubled with each failure up to [`LATEST_RETRY`].
+const FIRST_RETRY: u64 = 1_000;
+const LATEST_RETRY: u64 = 60 * 60 * 1_000;
+
+impl Rooms {
+    /// Works off jobs until `stop` is done.
+    pub async fn work_off_jobs(&self, stop: impl Future<Output = ()>) {
+        let subscription = self.storage().subscribe(&[Topic::Jobs]);
+        tokio::pin!(stop);
+        loop {
+            if let Err(error) = self.work_off_due_jobs().await {
+                tracing::error!(%error, "jobs cannot be worked off");
+            }
+            tokio::select! {
+                _ = subscription.woken() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = &mut stop => return,
+            }
+        }
+    }
+
+    /// Works off every job that is due.
+    pub(crate) async fn work_off_due_jobs(&self) -> error::Result<()> {
+        let snapshot = self.snapshot().await?;
+        let range = Range::prefix(&()).limit(JOBS_AT_ONCE);
+        let rows = snapshot.multi_range(&schema::JOB_BY_ID, &[range]).await?;
+        for (id, row) in rows.into_iter().flatten() {
+            if row.value.not_before_ts <= self.now() {
+                self.work_off(id, &row).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn work_off(&self, id: NameHash, row: &Found<JobRow>) -> error::Result<()> {
+        let done = match row.value.kind.as_str() {
+            job::PROFILE => {
+                self.repeat_profile(UserJob::from_row(&row.value)?.user)
+                    .await
+            }
+            job::DEACTIVATE => {
+                self.leave_everything(UserJob::from_row(&row.value)?.user)
+                    .await
+            }
+            _ => return Ok(()),
+        };
+        let mut batch = Batch::new();
+        batch.expect_equals(&schema::JOB_BY_ID, &id, &row.raw);
+        match done {
+            Ok(()) => batch.delete(&schema::JOB_BY_ID, &id),
+            Err(error) => {
+                tracing::warn!(%error, kind = row.value.kind, "a job failed and is tried again");
+                let attempts = row.value.attempts.saturating_add(1);
+                let wait = FIRST_RETRY
+                    .saturating_mul(1 << attempts.min(20))
+                    .min(LATEST_RETRY);
+                let later = JobRow {
+                    attempts,
+                    not_before_ts: self.now().saturating_add(wait),
+                    ..row.value.clone()
+                };
+                batch.put(&schema::JOB_BY_ID, &id, &later);
+            }
+        }
+        match self.storage().commit(batch).await {
+            // A conflict: it was asked for again, and is still there.
+            Ok(_) | Err(CommitError::Conflict(_) | CommitError::Unknown) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Repeats a user's profile in the rooms they are in.
+    async fn repeat_profile(&self, user: ShortUserId) -> error::Result<()> {
+        let Some(user_id) = self.user_id(user).await? else {
+            return Ok(());
+        };
+        let snapshot = self.snapshot().await?;
+        let users = std::slice::from_ref(&user_id);
+        let mut profiles = self.profiles(&snapshot, users).await?;
+        let mut content = profiles.remove(&user_id).unwrap_or_default();
+        content.insert("membership".to_owned(), json!("join"));
+        for room_id in self.joined_rooms(user).await? {
+            let Some(room) = self.find_room(&room_id).await? else {
+                continue;
+            };
+            let content = json_content(content.clone())?;
+            let draft = Draft::state(user_id.clone(), "m.room.member", user_id.as_str(), content);
+            unless_forbidden(self.send(&room, Group::one(draft)).await)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a user leave every room, decline every invite and take back every knock.
+    async fn leave_everything(&self, user: ShortUserId) -> error::Result<()> {
+        let Some(user_id) = self.user_id(user).await? else {
+            return Ok(());
+        };
+        let snapshot = self.snapshot().await?;
+        let in_them: Vec<_> = self
+            .rooms_of(&snapshot, user)
+            .await?
+            .into_iter()
+            .filter(|(_, row)| {
+                matches!(
+                    row.value.membership,
+                    Membership::Join | Membership::Invite | Membership::Knock
+                )
+            })
+            .map(|(room, _)| room)
+            .collect();
+        for room in self.by_short(&snapshot, &in_them).await? {
+            unless_forbidden(self.leave(&room, &user_id, Said::default()).await)?;
+        }
+        Ok(())
+    }
+
+    async fn user_id(&self, user: ShortUserId) -> error::Result<Option<OwnedUserId>> {
+        let snapshot = self.snapshot().await?;
+        let account = snapshot
+            .multi_get(&schema::ACCOUNT_BY_USER, &[user])
+            .await?
+            .pop()
+            .flatten();
+        account
+            .map(|row| UserId::parse(&row.value.user_id).map_err(error::internal))
+            .transpose()
+    }
+}
+
+/// What a room's rules do not allow now, they will not allow later either: there is nothing left to do.
+fn unless_forbidden<T>(result: error::Result<T>) -> error::Result<()> {
+    match result {
+        Err(error) if error.status().is_server_error() => Err(error),
+        _ => Ok(()),
+    }
+}

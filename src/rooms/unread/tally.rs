@@ -1,0 +1,450 @@
+//! Counting: by subtraction, by rows of mentions, event by event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use pdu::EventNumber;
+use ruma::{
+    EventId, OwnedEventId, OwnedUserId, UInt,
+    events::{
+        StateEventType,
+        room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent},
+    },
+    push::{PushConditionRoomCtx, Ruleset},
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+use storage::{
+    Answers, Found, Range, Reads, ShortRoomId, ShortUserId, Slot, Snapshot,
+    schema::{
+        self, EventRow, MemberRow, Membership, MentionRow, Place, PlacedEvent, ReadRow, ReadScope,
+        Totals,
+    },
+};
+
+use super::{Asked, Count, CountingRules, Mode, RulesId, UNREAD_SCAN, Unread};
+use crate::{Room, Rooms, Viewer, accept::EVERYBODY, writer::flat_key};
+
+/// So many mentions of a room count, at most: the latest.
+const MENTIONS_MAX: usize = 1_000;
+
+/// Up to where somebody has read in a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Read {
+    room: ReadRow,
+    scopes: BTreeMap<ReadScope, ReadRow>,
+}
+
+impl Read {
+    /// None if they never joined.
+    pub(super) fn new(mut scopes: BTreeMap<ReadScope, ReadRow>) -> Option<Self> {
+        let room = scopes.remove(&ReadScope::Room)?;
+        // What lies before the end of the whole room's read part says nothing any more.
+        scopes.retain(|_, row| row.place > room.place);
+        Some(Self { room, scopes })
+    }
+
+    /// Up to where a thread is read, or the main timeline.
+    fn of(&self, thread: Option<EventNumber>) -> &ReadRow {
+        let scope = thread.map_or(ReadScope::Main, ReadScope::Thread);
+        self.scopes.get(&scope).unwrap_or(&self.room)
+    }
+}
+
+/// What was counted by looking at events, and up to where.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    read: Read,
+    rules: RulesId,
+    mode: Mode,
+    through: Place,
+    /// The room's totals there.
+    totals: Totals,
+    counts: BTreeMap<Option<EventNumber>, Count>,
+    roots: HashMap<EventNumber, OwnedEventId>,
+}
+
+impl Asked {
+    /// Whether anything can be unread.
+    fn is_behind(&self) -> bool {
+        let latest = Place::live(self.head.next_slot.saturating_sub(1));
+        self.mode != Mode::Muted && self.read.room.place < latest
+    }
+
+    /// Whether events have to be looked at: to tell threads apart, or by rules of one's own.
+    fn looks(&self) -> bool {
+        match self.mode {
+            Mode::Scan => true,
+            Mode::Totals => self.head.totals.threaded > self.read.room.totals.threaded,
+            Mode::Muted | Mode::Mentions => false,
+        }
+    }
+
+    /// Where to begin: with what was counted before, if it still holds.
+    fn tally(&self, known: Option<Arc<Tally>>) -> Tally {
+        if let Some(known) = known
+            && known.read == self.read
+            && (known.rules, known.mode) == (self.rules, self.mode)
+            && known.through.slot < self.head.next_slot
+        {
+            return Arc::unwrap_or_clone(known);
+        }
+        Tally {
+            read: self.read.clone(),
+            rules: self.rules,
+            mode: self.mode,
+            through: self.read.room.place,
+            totals: self.read.room.totals,
+            counts: BTreeMap::new(),
+            roots: HashMap::new(),
+        }
+    }
+}
+
+type RowSlot<V> = Slot<Option<Found<V>>>;
+type ListSlot<V> = Slot<Vec<Option<Found<V>>>>;
+type RangeSlot<K, V> = Slot<Vec<(K, Found<V>)>>;
+type MentionSlot = RangeSlot<(ShortUserId, ShortRoomId, Place), MentionRow>;
+
+/// Where the second round trip's answers for a room are found.
+struct Second {
+    mentions: Option<[MentionSlot; 2]>,
+    looked: Option<Looked>,
+}
+
+struct Looked {
+    tally: Tally,
+    placed: RangeSlot<(ShortRoomId, Place), PlacedEvent>,
+    context: Option<(RowSlot<MemberRow>, ListSlot<EventNumber>)>,
+}
+
+/// What is known of a room after the second round trip, and where the third one's answers are found.
+struct Third {
+    mentions: BTreeMap<Place, MentionRow>,
+    tally: Option<Tally>,
+    placed: Vec<(Place, PlacedEvent)>,
+    whole: bool,
+    displayname: Option<String>,
+    events: ListSlot<EventRow>,
+    /// The ids of roots of threads that are known.
+    roots: HashMap<EventNumber, OwnedEventId>,
+    new_roots: (Vec<EventNumber>, ListSlot<EventRow>),
+    state: (bool, ListSlot<EventRow>),
+}
+
+impl Rooms {
+    /// Counts, and tells in which rooms there was more to look at than is done in one go.
+    pub(super) async fn count(
+        &self,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        rules: &CountingRules,
+        asked: &[Option<Asked>],
+    ) -> error::Result<(Vec<Unread>, Vec<Arc<Room>>)> {
+        let mut reads = Reads::new();
+        let second: Vec<_> = asked
+            .iter()
+            .map(|asked| {
+                let asked = asked.as_ref().filter(|asked| asked.is_behind())?;
+                Some(self.ask_second(&mut reads, viewer, asked))
+            })
+            .collect();
+        let answers = read(snapshot, &reads).await?;
+        let mut reads = Reads::new();
+        let mut third = Vec::new();
+        for (asked, second) in asked.iter().zip(second) {
+            third.push(match (asked, second) {
+                (Some(asked), Some(second)) => Some(third_of(&mut reads, &answers, asked, second)?),
+                _ => None,
+            });
+        }
+        let answers = read(snapshot, &reads).await?;
+        let defaults = Ruleset::server_default(&viewer.user_id);
+        let (mut unread, mut behind) = (Vec::new(), Vec::new());
+        for (asked, third) in asked.iter().zip(third) {
+            let (Some(asked), Some(mut third)) = (asked, third) else {
+                unread.push(Unread::default());
+                continue;
+            };
+            let rows = answers.all(&third.events)?;
+            third.take_roots(&answers)?;
+            if asked.mode == Mode::Scan {
+                let context = third.context(viewer, asked, &answers)?;
+                third
+                    .apply(rules, &defaults, rows, viewer, &context)
+                    .await?;
+            } else {
+                third.tell_threads_apart();
+            }
+            if !third.whole {
+                behind.push(Arc::clone(&asked.room));
+            }
+            unread.push(third.unread(asked));
+            if let Some(mut tally) = third.tally.take() {
+                tally.roots = third.roots;
+                let key = (viewer.short, asked.room.short);
+                self.counts().tallies.insert(key, Arc::new(tally));
+            }
+        }
+        Ok((unread, behind))
+    }
+
+    fn ask_second(&self, reads: &mut Reads, viewer: &Viewer, asked: &Asked) -> Second {
+        let short = asked.room.short;
+        let mentions = (asked.mode != Mode::Scan).then(|| {
+            [viewer.short, EVERYBODY].map(|who| {
+                let range = Range::prefix(&(who, short))
+                    .after(&(who, short, asked.read.room.place))
+                    .reverse()
+                    .limit(MENTIONS_MAX);
+                reads.range(&schema::MENTION_BY_USER_ROOM, &range)
+            })
+        });
+        let looked = asked.looks().then(|| {
+            let known = self.counts().tallies.get(&(viewer.short, short));
+            let tally = asked.tally(known);
+            let range = Range::prefix(&(short,))
+                .after(&(short, tally.through))
+                .limit(UNREAD_SCAN);
+            let placed = reads.range(&schema::EVENT_BY_PLACE, &range);
+            let context = (asked.mode == Mode::Scan).then(|| {
+                let generation = asked.head.generation;
+                let user = self.storage().user_hash(&viewer.user_id);
+                let member = (short, generation, Membership::Join as u8, user);
+                let state = [StateEventType::RoomCreate, StateEventType::RoomPowerLevels];
+                let state = state.map(|event_type| {
+                    let event_type = event_type.to_string();
+                    flat_key(self.storage(), short, generation, &event_type, "")
+                });
+                (
+                    reads.get(&schema::MEMBER_BY_ROOM, &member),
+                    reads.get_all(&schema::STATE_BY_ROOM, &state),
+                )
+            });
+            Looked {
+                tally,
+                placed,
+                context,
+            }
+        });
+        Second { mentions, looked }
+    }
+}
+
+async fn read(snapshot: &Snapshot, reads: &Reads) -> error::Result<Answers> {
+    Ok(snapshot.read(reads).await?)
+}
+
+/// Takes the second round trip's answers for a room and asks for the third's: the events to be judged,
+/// the roots of the threads met, the state by which is judged.
+fn third_of(
+    reads: &mut Reads,
+    answers: &Answers,
+    asked: &Asked,
+    second: Second,
+) -> error::Result<Third> {
+    let short = asked.room.short;
+    let mut mentions = BTreeMap::new();
+    for slot in second.mentions.iter().flatten() {
+        for ((_, _, place), row) in answers.rows(slot)? {
+            // Who is mentioned by name and with everybody is mentioned once.
+            mentions.insert(place, row.value);
+        }
+    }
+    mentions.retain(|place, row: &mut MentionRow| asked.read.of(row.thread).place < *place);
+    let (mut tally, mut placed, mut whole) = (None, Vec::new(), true);
+    let (mut displayname, mut state, mut has_levels) = (None, Vec::new(), false);
+    if let Some(looked) = second.looked {
+        let rows = answers.rows(&looked.placed)?;
+        whole = rows.len() < UNREAD_SCAN;
+        placed.extend(rows.into_iter().map(|((_, place), row)| (place, row.value)));
+        tally = Some(looked.tally);
+        if let Some((member, numbers)) = looked.context {
+            displayname = answers.one(&member)?.and_then(|row| row.value.displayname);
+            let numbers = answers.all(&numbers)?;
+            has_levels = numbers.last().is_some_and(Option::is_some);
+            state.extend(numbers.into_iter().flatten().map(|row| (short, row.value)));
+        }
+    }
+    let judged: Vec<_> = placed
+        .iter()
+        .filter(|_| asked.mode == Mode::Scan)
+        .map(|(_, placed)| (short, placed.number))
+        .collect();
+    let known = tally.as_mut().map(|tally| std::mem::take(&mut tally.roots));
+    let known = known.unwrap_or_default();
+    let threads = placed.iter().filter_map(|(_, placed)| placed.thread);
+    let threads = threads.chain(mentions.values().filter_map(|row| row.thread));
+    let new: BTreeSet<_> = threads.filter(|root| !known.contains_key(root)).collect();
+    let new: Vec<_> = new.into_iter().collect();
+    let root_keys: Vec<_> = new.iter().map(|root| (short, *root)).collect();
+    Ok(Third {
+        mentions,
+        tally,
+        placed,
+        whole,
+        displayname,
+        events: reads.get_all(&schema::EVENT_BY_NUMBER, &judged),
+        roots: known,
+        new_roots: (new, reads.get_all(&schema::EVENT_BY_NUMBER, &root_keys)),
+        state: (has_levels, reads.get_all(&schema::EVENT_BY_NUMBER, &state)),
+    })
+}
+
+impl Third {
+    /// The ids of the roots of threads.
+    fn take_roots(&mut self, answers: &Answers) -> error::Result<()> {
+        let (numbers, slot) = &self.new_roots;
+        for (number, row) in numbers.iter().zip(answers.all(slot)?) {
+            if let Some(row) = row {
+                let id = EventId::parse(&row.value.header.event_id).map_err(error::internal)?;
+                self.roots.insert(*number, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what came since the last count to the threads it belongs to.
+    fn tell_threads_apart(&mut self) {
+        let Some(tally) = &mut self.tally else { return };
+        for (place, placed) in &self.placed {
+            // History that was found later is not new, and has no part in the totals.
+            if place.step == 0 {
+                let counted = placed.totals.threaded > tally.totals.threaded;
+                if counted && tally.read.of(placed.thread).place < *place {
+                    tally.counts.entry(placed.thread).or_default().notifications += 1;
+                }
+                tally.totals = placed.totals;
+            }
+            tally.through = *place;
+        }
+    }
+
+    /// Judges what came since the last count by rules of the user's own.
+    async fn apply(
+        &mut self,
+        rules: &CountingRules,
+        defaults: &Ruleset,
+        rows: Vec<Option<Found<EventRow>>>,
+        viewer: &Viewer,
+        context: &PushConditionRoomCtx,
+    ) -> error::Result<()> {
+        let Some(tally) = &mut self.tally else {
+            return Ok(());
+        };
+        for ((place, placed), row) in self.placed.iter().zip(rows) {
+            tally.through = *place;
+            tally.totals = placed.totals;
+            let Some(row) = row.map(|row| row.value) else {
+                continue;
+            };
+            let sender = row.header.sender.as_str();
+            let read = tally.read.of(placed.thread).place >= *place;
+            if read || place.step != 0 || sender == viewer.user_id {
+                continue;
+            }
+            let json = String::from_utf8(row.json.to_vec()).map_err(error::internal)?;
+            let json = RawValue::from_string(json).map_err(error::internal)?;
+            let json = Raw::from_json(json);
+            let (notify, highlight) = rules.effect(defaults, sender, json, context).await;
+            let count = Count {
+                notifications: notify.into(),
+                highlights: highlight.into(),
+            };
+            tally.counts.entry(placed.thread).or_default().add(count);
+        }
+        Ok(())
+    }
+
+    /// By what events are judged: the room as it is now.
+    fn context(
+        &self,
+        viewer: &Viewer,
+        asked: &Asked,
+        answers: &Answers,
+    ) -> error::Result<PushConditionRoomCtx> {
+        let (has_levels, slot) = &self.state;
+        let rows: Vec<_> = answers.all(slot)?.into_iter().flatten().collect();
+        let content = |row: &Found<EventRow>| {
+            let span = &row.value.header.content;
+            let json = &row.value.json;
+            json.get(span.start as usize..span.end as usize)
+                .map(<[u8]>::to_vec)
+                .unwrap_or_default()
+        };
+        let name = self.displayname.as_deref();
+        let name = name
+            .unwrap_or_else(|| viewer.user_id.localpart())
+            .to_owned();
+        let joined = UInt::new_saturating(asked.head.joined);
+        let context = PushConditionRoomCtx::new(
+            asked.room.room_id.clone(),
+            joined,
+            viewer.user_id.clone(),
+            name,
+        );
+        let version = asked.room.rules.version_id();
+        let (Some(create), Some(rules)) = (rows.first(), version.rules()) else {
+            return Ok(context);
+        };
+        let levels = rows.last().filter(|_| *has_levels).map(content);
+        let levels: Option<RoomPowerLevelsEventContent> = levels
+            .as_deref()
+            .and_then(|content| serde_json::from_slice(content).ok());
+        let creators = creators(&create.value.header.sender, &content(create));
+        let levels = RoomPowerLevels::new(levels.into(), &rules.authorization, creators);
+        Ok(context.with_power_levels(levels.into()))
+    }
+
+    /// All in all.
+    fn unread(&self, asked: &Asked) -> Unread {
+        let mut counts = match &self.tally {
+            Some(tally) => tally.counts.clone(),
+            None => BTreeMap::new(),
+        };
+        if asked.mode == Mode::Totals {
+            let outside = |totals: &Totals| totals.notify.saturating_sub(totals.threaded);
+            let read = outside(&asked.read.of(None).totals);
+            let main = counts.entry(None).or_default();
+            main.notifications = outside(&asked.head.totals).saturating_sub(read);
+        }
+        for mention in self.mentions.values() {
+            let notify = mention.notify || asked.mode == Mode::Mentions;
+            counts.entry(mention.thread).or_default().add(Count {
+                notifications: notify.into(),
+                highlights: mention.highlight.into(),
+            });
+        }
+        let mut unread = Unread {
+            main: counts.remove(&None).unwrap_or_default(),
+            threads: BTreeMap::new(),
+        };
+        for (thread, count) in counts {
+            let root = thread.and_then(|thread| self.roots.get(&thread));
+            if let Some(root) = root
+                && count != Count::default()
+            {
+                unread.threads.insert(root.clone(), count);
+            }
+        }
+        unread
+    }
+}
+
+/// The creators of a room, who since version 12 stand above all power levels.
+fn creators(sender: &str, content: &[u8]) -> Vec<OwnedUserId> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        #[serde(default)]
+        additional_creators: Vec<OwnedUserId>,
+    }
+    let content: Option<Content> = serde_json::from_slice(content).ok();
+    let more = content.map(|content| content.additional_creators);
+    let sender = OwnedUserId::try_from(sender).ok();
+    sender
+        .into_iter()
+        .chain(more.into_iter().flatten())
+        .collect()
+}

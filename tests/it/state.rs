@@ -1,0 +1,227 @@
+//! Reading and setting state.
+
+use harness::encode;
+use serde_json::json;
+
+use crate::{only, server};
+
+#[tokio::test]
+async fn sets_and_reads_state_under_any_key() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    for key in ["", "key", "a/b c?#%", "کلید"] {
+        let content = json!({"of": key});
+        let event = alice
+            .set_state(&room, "org.example.thing", key, content.clone())
+            .await;
+        assert_eq!(
+            alice.state(&room, "org.example.thing", key).await.ok(),
+            content
+        );
+        let seen = alice.event(&room, &event).await.ok();
+        assert_eq!(seen["state_key"], key);
+    }
+    let bare = format!("/rooms/{room}/state/org.example.thing");
+    assert_eq!(alice.get(&bare).await.ok(), json!({"of": ""}));
+    alice.put(&bare, json!({"of": "bare"})).await.ok();
+    assert_eq!(
+        alice.state(&room, "org.example.thing", "").await.ok(),
+        json!({"of": "bare"})
+    );
+    let event = alice.get(&format!("{bare}?format=event")).await.ok();
+    assert_eq!(event["content"], json!({"of": "bare"}));
+    assert_eq!(event["sender"], alice.id);
+    alice
+        .state(&room, "org.example.thing", "other")
+        .await
+        .refused(404, "M_NOT_FOUND");
+    alice
+        .state(&room, "org.example.other", "")
+        .await
+        .refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_change_tells_what_was_before() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let since = alice.sync(None).await.next_batch();
+    let old = alice
+        .set_state(&room, "m.room.name", "", json!({"name": "old"}))
+        .await;
+    alice
+        .set_state(&room, "m.room.name", "", json!({"name": "new"}))
+        .await;
+    let sync = alice.sync(Some(&since)).await;
+    let newest = sync.timeline(&room).last().unwrap();
+    assert_eq!(newest["content"]["name"], "new");
+    assert_eq!(newest["unsigned"]["prev_content"], json!({"name": "old"}));
+    assert_eq!(newest["unsigned"]["replaces_state"], old);
+}
+
+#[tokio::test]
+async fn state_needs_power() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    let name = json!({"name": "Bob's"});
+    bob.try_set_state(&room, "m.room.name", "", name.clone())
+        .await
+        .refused(403, "M_FORBIDDEN");
+    bob.join(&room).await;
+    bob.try_set_state(&room, "m.room.name", "", name)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let other = json!({"membership": "join"});
+    let refused = bob
+        .try_set_state(&room, "m.room.member", &alice.id, other)
+        .await;
+    assert_eq!(refused.status, 403, "{refused}");
+    alice
+        .try_set_state(&room, "org.example.mine", &bob.id, json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let again = alice
+        .try_set_state(&room, "m.room.create", "", json!({}))
+        .await;
+    assert!([400, 403].contains(&again.status), "{again}");
+    alice
+        .state(&room, "m.room.name", "")
+        .await
+        .refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn power_levels_cannot_be_raised_above_ones_own() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let mut levels = alice.state(&room, "m.room.power_levels", "").await.ok();
+    levels["users"] = json!({&bob.id: 50});
+    levels["events"]["m.room.power_levels"] = json!(50);
+    alice
+        .set_state(&room, "m.room.power_levels", "", levels.clone())
+        .await;
+    let mut raised = levels.clone();
+    raised["users"][&bob.id] = json!(60);
+    bob.try_set_state(&room, "m.room.power_levels", "", raised)
+        .await
+        .refused(403, "M_FORBIDDEN");
+    for wrong in [json!("100"), json!({}), json!([])] {
+        let mut bad = levels.clone();
+        bad["users"][&bob.id] = wrong;
+        let refused = alice
+            .try_set_state(&room, "m.room.power_levels", "", bad)
+            .await;
+        assert!([400, 403].contains(&refused.status), "{refused}");
+    }
+    levels["users"][&bob.id] = json!(49);
+    bob.set_state(&room, "m.room.power_levels", "", levels.clone())
+        .await;
+    assert_eq!(
+        alice.state(&room, "m.room.power_levels", "").await.ok(),
+        levels
+    );
+}
+
+#[tokio::test]
+async fn membership_can_be_set_as_state() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.create_room(json!({})).await;
+    let invite = json!({"membership": "invite"});
+    alice
+        .set_state(&room, "m.room.member", &bob.id, invite)
+        .await;
+    assert!(bob.sync(None).await.invited(&room).is_object());
+    bob.set_state(
+        &room,
+        "m.room.member",
+        &bob.id,
+        json!({"membership": "join"}),
+    )
+    .await;
+    bob.say(&room, "in").await;
+    bob.set_state(
+        &room,
+        "m.room.member",
+        &bob.id,
+        json!({"membership": "leave"}),
+    )
+    .await;
+    assert_eq!(
+        bob.get("/joined_rooms").await.ok()["joined_rooms"],
+        json!([])
+    );
+    let nonsense = json!({"membership": "nonsense"});
+    let refused = alice
+        .try_set_state(&room, "m.room.member", &alice.id, nonsense)
+        .await;
+    assert!([400, 403].contains(&refused.status), "{refused}");
+}
+
+#[tokio::test]
+async fn who_has_left_sees_the_state_as_it_was_then() {
+    let server = server().await;
+    let (alice, bob, carol) = (
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    );
+    let room = alice.room_with(&[&bob]).await;
+    alice
+        .set_state(&room, "m.room.name", "", json!({"name": "then"}))
+        .await;
+    bob.to_room(&room, "leave", json!({})).await.ok();
+    alice
+        .set_state(&room, "m.room.name", "", json!({"name": "now"}))
+        .await;
+
+    assert_eq!(
+        bob.state(&room, "m.room.name", "").await.ok(),
+        json!({"name": "then"})
+    );
+    let all = bob.get(&format!("/rooms/{room}/state")).await.body;
+    let all = all.as_array().unwrap();
+    assert_eq!(only(all, "m.room.name", "")["content"]["name"], "then");
+    assert_eq!(
+        only(all, "m.room.member", &bob.id)["content"]["membership"],
+        "leave"
+    );
+    carol
+        .get(&format!("/rooms/{room}/state"))
+        .await
+        .refused(403, "M_FORBIDDEN");
+    carol
+        .state(&room, "m.room.name", "")
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let nowhere = carol.get("/rooms/!nowhere:localhost/state").await;
+    assert!([403, 404].contains(&nowhere.status), "{nowhere}");
+}
+
+#[tokio::test]
+async fn aliases_in_state_must_lead_to_the_room() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let alias = alice.id.replace('@', "#nothing-");
+    let canonical = json!({"alias": alias});
+    let refused = alice
+        .try_set_state(&room, "m.room.canonical_alias", "", canonical.clone())
+        .await;
+    assert_eq!(refused.status, 400, "{refused}");
+    assert_eq!(refused.body["errcode"], "M_BAD_ALIAS");
+    alice
+        .put(
+            &format!("/directory/room/{}", encode(&alias)),
+            json!({"room_id": room}),
+        )
+        .await
+        .ok();
+    alice
+        .set_state(&room, "m.room.canonical_alias", "", canonical)
+        .await;
+}
