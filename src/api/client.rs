@@ -99,7 +99,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
-        .endpoint(sync::sync_events)
+        .written(sync::sync_events)
         .endpoint(typing::create_typing_event)
 }
 

@@ -14,7 +14,7 @@ use crate::{Room, Rooms, StateKey, StoredEvent, writer::flat_key};
 impl Room {
     /// The numbers of the events of the current state under some keys, with the head: one round trip
     /// for a room in the first generation of its flat tables, as nearly all are.
-    pub(crate) async fn current_numbers(
+    pub async fn current_numbers(
         &self,
         rooms: &Rooms,
         snapshot: &Snapshot,

@@ -73,6 +73,39 @@ impl Room {
             .collect())
     }
 
+    /// Reads events of the room's state, in the order of `numbers`, those too that are known as somebody's
+    /// state only; for these `root` stands for the state around them. One round trip.
+    pub async fn read_state_events(
+        &self,
+        snapshot: &Snapshot,
+        numbers: &[EventNumber],
+        root: [u8; 16],
+    ) -> error::Result<Vec<ReadEvent>> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = numbers.iter().map(|number| (self.short, *number)).collect();
+        let mut reads = Reads::new();
+        let rows = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
+        let roots = reads.get_all(&schema::ROOTS_BY_EVENT, &keys);
+        let answers = snapshot.read(&reads).await?;
+        let (rows, roots) = (answers.all(&rows)?, answers.all(&roots)?);
+        let all = numbers.iter().zip(rows).zip(roots);
+        let around = EventRoots {
+            before: root,
+            after: root,
+        };
+        Ok(all
+            .filter_map(|((number, row), roots)| {
+                Some(ReadEvent {
+                    number: *number,
+                    row: row?.value,
+                    roots: roots.map_or(around, |roots| roots.value),
+                })
+            })
+            .collect())
+    }
+
     /// The number of an event of this room by its id.
     pub async fn find_number(
         &self,

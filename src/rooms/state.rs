@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pdu::{
     EventNumber, Step,
-    tree::{self, NodeHash, Nodes, StateKeyHash, TreeError},
+    tree::{self, Difference, NodeHash, Nodes, StateKeyHash, TreeError},
 };
 use ruma::events::StateEventType;
 use storage::{NameHash, Range, Snapshot, schema};
@@ -16,7 +16,7 @@ pub type StateKey = (StateEventType, String);
 
 impl Room {
     /// The hash under which this room's trees hold a state key.
-    pub(crate) fn tree_key(&self, event_type: &StateEventType, state_key: &str) -> StateKeyHash {
+    pub fn tree_key(&self, event_type: &StateEventType, state_key: &str) -> StateKeyHash {
         StateKeyHash::new(&self.tree_key, &event_type.to_string(), state_key)
     }
 
@@ -99,40 +99,42 @@ impl Room {
         Ok(entries.into_iter().map(|(_, number)| number).collect())
     }
 
-    /// Where two roots' states differ: what stands in each of them.
+    /// Where two roots' states differ, and what stands there in each of them. Reads only the paths to what
+    /// differs.
     pub async fn state_difference(
         &self,
         snapshot: &Snapshot,
         left: [u8; 16],
         right: [u8; 16],
-    ) -> error::Result<Vec<(Option<EventNumber>, Option<EventNumber>)>> {
+    ) -> error::Result<Vec<Difference>> {
         if left == right {
             return Ok(Vec::new());
         }
         let mut nodes = Nodes::new();
-        let differences = self
-            .on_tree(snapshot, &mut nodes, |nodes| {
-                tree::diff(NodeHash(left), NodeHash(right), nodes)
-            })
-            .await?;
-        Ok(differences
-            .into_iter()
-            .map(|difference| (difference.left, difference.right))
-            .collect())
+        self.on_tree(snapshot, &mut nodes, |nodes| {
+            tree::diff(NodeHash(left), NodeHash(right), nodes)
+        })
+        .await
     }
 
-    /// The current state without the member events, which are most of it in large rooms.
-    pub async fn current_without_members(
+    /// The current state, or what of it are no member events, which are most of it in large rooms. One
+    /// round trip.
+    pub async fn current_entries(
         &self,
         rooms: &Rooms,
         snapshot: &Snapshot,
         generation: schema::Generation,
+        with_members: bool,
     ) -> error::Result<Vec<EventNumber>> {
         let member = flat_key(rooms.storage(), self.short, generation, "m.room.member", "");
         let all = Range::prefix(&(self.short, generation));
         let first = (self.short, generation, member.2, NameHash([0; 16]));
         let last = (self.short, generation, member.2, NameHash([u8::MAX; 16]));
-        let ranges = [all.clone().before(&first), all.after(&last)];
+        let ranges = if with_members {
+            vec![all]
+        } else {
+            vec![all.clone().before(&first), all.after(&last)]
+        };
         let rows = snapshot
             .multi_range(&schema::STATE_BY_ROOM, &ranges)
             .await?;

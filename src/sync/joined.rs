@@ -2,40 +2,31 @@
 
 use std::sync::Arc;
 
-use rooms::{EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Unread};
-use ruma::api::Direction;
-use serde_json::{
-    json,
-    value::{RawValue, to_raw_value},
-};
-use storage::{
-    Position, Range, Reads,
-    schema::{self, Head, Membership, RoomChange},
-};
+use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use rooms::{EventFormat, Look, PlaceToken, ReadEvent, Room, Unread, event_filter::wants_room};
+use serde_json::{json, value::RawValue};
+use storage::schema::{AccountDataRow, Membership};
 
 use crate::{
     Reading,
-    changes::{Changes, RoomToRead, account_data_event},
+    changes::{ChangedRoom, Changes},
     fields::only_fields,
+    log::{self, Part, RoomLog},
     state::Needed,
-    update::{Joined, Timeline, format_of},
+    timeline::Shown,
+    update::{Joined, Timeline},
+    wants::type_passes,
 };
 
-/// Events of a timeline, if the filter says nothing.
-const TIMELINE: usize = 10;
-/// Events of a timeline at most.
-const TIMELINE_MAX: usize = 1_000;
-/// Rows of the room log that are read before the timeline is looked at by its places instead.
-const LOG_MAX: usize = 200;
+/// Rooms that are read at once.
+const ROOMS_AT_ONCE: usize = 16;
 
-/// What happened in a room since the device's token.
-struct Since {
-    /// The room's state then; none if it was not there.
-    root: Option<[u8; 16]>,
-    /// The boundary in the timeline then; none if nothing was added to it since.
-    place: Option<PlaceToken>,
-    /// A member event came, as far as one can tell.
-    members_changed: bool,
+/// What is read of all rooms together.
+struct OfRoom<'a> {
+    changed: &'a ChangedRoom,
+    log: Option<RoomLog>,
+    receipts: Option<Box<RawValue>>,
+    unread: Unread,
 }
 
 impl Reading<'_> {
@@ -46,141 +37,165 @@ impl Reading<'_> {
             .iter()
             .filter(|room| room.row.value.membership == Membership::Join)
             .collect();
+        let (logs, receipts, unread) = tokio::try_join!(
+            self.logs(&rooms),
+            self.receipts(&rooms),
+            self.unread(&rooms)
+        )?;
+        let parts = rooms.into_iter().zip(logs).zip(receipts).zip(unread);
+        let mut reading: Vec<BoxFuture<'_, error::Result<Option<Joined>>>> = Vec::new();
+        for (((changed, log), receipts), unread) in parts {
+            let of_room = OfRoom {
+                changed,
+                log,
+                receipts,
+                unread,
+            };
+            reading.push(Box::pin(self.joined_room(of_room, changes)));
+        }
+        some_at_once(reading).await
+    }
+
+    /// The logs of the rooms that have something new in them.
+    async fn logs(&self, rooms: &[&ChangedRoom]) -> error::Result<Vec<Option<RoomLog>>> {
+        let wanted = rooms.iter().filter(|changed| changed.log);
+        let parts: Vec<_> = wanted
+            .map(|changed| (changed.room.short, self.part(None)))
+            .collect();
+        let mut logs = log::read(self.snapshot, &parts).await?.into_iter();
+        let of = |changed: &&ChangedRoom| match changed.log {
+            true => logs.next().flatten(),
+            false => None,
+        };
+        Ok(rooms.iter().map(of).collect())
+    }
+
+    /// The part of a log that is news for the device, up to now or to an end.
+    pub(crate) fn part(&self, end: Option<storage::Position>) -> Part {
+        Part {
+            since: self.since(),
+            end: end.unwrap_or(self.snapshot.position()),
+            limit: self.request.timeline_limit(),
+        }
+    }
+
+    async fn receipts(&self, rooms: &[&ChangedRoom]) -> error::Result<Vec<Option<Box<RawValue>>>> {
+        let filter = &self.request.filter.room.ephemeral;
+        if !type_passes(filter.types.as_deref(), &filter.not_types, "m.receipt") {
+            return Ok(rooms.iter().map(|_| None).collect());
+        }
+        let asked: Vec<_> = rooms
+            .iter()
+            .filter(|changed| changed.receipts || changed.read)
+            .map(|changed| {
+                // Who may be new in the room gets all.
+                let since = self.since().filter(|since| changed.row.position <= *since);
+                (Arc::clone(&changed.room), since)
+            })
+            .collect();
+        let found = self.rooms().receipts(self.snapshot, self.viewer(), &asked);
+        let mut found = found.await?.into_iter();
+        let of = |changed: &&ChangedRoom| match changed.receipts || changed.read {
+            true => found.next().flatten(),
+            false => None,
+        };
+        Ok(rooms.iter().map(of).collect())
+    }
+
+    async fn unread(&self, rooms: &[&ChangedRoom]) -> error::Result<Vec<Unread>> {
+        let rooms: Vec<_> = rooms
+            .iter()
+            .map(|changed| Arc::clone(&changed.room))
+            .collect();
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        let mut reads = Reads::new();
-        let heads = reads.get_all(
-            &schema::HEAD_BY_ROOM,
-            rooms.iter().map(|room| &room.room.short),
-        );
-        let answers = self.snapshot.read(&reads).await?;
-        let heads = answers.all(&heads)?;
-        let with_heads: Vec<(Arc<Room>, Head)> = rooms
-            .iter()
-            .zip(heads)
-            .filter_map(|(room, head)| Some((Arc::clone(&room.room), head?.value)))
-            .collect();
-        let to_count: Vec<_> = with_heads
-            .iter()
-            .map(|(room, _)| Arc::clone(room))
-            .collect();
-        let unread = self
-            .rooms()
-            .unread(self.snapshot, self.viewer(), &to_count)
-            .await?;
-        let since: Vec<_> = rooms
-            .iter()
-            .map(|room| (Arc::clone(&room.room), self.since()))
-            .collect();
-        let receipts = self
-            .rooms()
-            .receipts(self.snapshot, self.viewer(), &since)
-            .await?;
-        let mut joined = Vec::new();
-        let parts = rooms.into_iter().zip(with_heads).zip(unread).zip(receipts);
-        for (((room, (_, head)), unread), receipts) in parts {
-            let one = self.joined_room(room, head, unread, receipts).await?;
-            joined.extend(one.filter(|one| !one.is_empty()));
-        }
-        Ok(joined)
+        self.rooms()
+            .unread(self.snapshot, self.viewer(), &rooms)
+            .await
     }
 
     async fn joined_room(
         &self,
-        to_read: &RoomToRead,
-        head: Head,
-        unread: Unread,
-        receipts: Option<Box<RawValue>>,
+        of_room: OfRoom<'_>,
+        changes: &Changes,
     ) -> error::Result<Option<Joined>> {
-        let room = &to_read.room;
+        let changed = of_room.changed;
+        let room = &changed.room;
+        let mut joined = Joined {
+            room: Arc::clone(room),
+            timeline: Timeline::default(),
+            state: Vec::new(),
+            summary: None,
+            unread: of_room.unread,
+            ephemeral: self.ephemeral(changed, of_room.receipts)?,
+            account_data: self.room_account_data(room, &changed.account_data)?,
+            counts_changed: changed.read,
+        };
+        if let Some(log) = of_room.log {
+            self.events(&mut joined, changed, log, changes).await?;
+        }
+        Ok(Some(joined).filter(|joined| !joined.is_empty()))
+    }
+
+    /// Timeline, state and summary of a room whose log went on.
+    async fn events(
+        &self,
+        joined: &mut Joined,
+        changed: &ChangedRoom,
+        mut log: RoomLog,
+        changes: &Changes,
+    ) -> error::Result<()> {
+        let room = &changed.room;
+        let known = match self.since() {
+            None => false,
+            Some(since) if changed.row.position <= since => true,
+            Some(_) => self.was_joined(room, log.root).await?,
+        };
+        if !known && self.since().is_some() {
+            // New to the device: what happened before its token is news too.
+            let part = Part {
+                since: None,
+                ..self.part(None)
+            };
+            let again = log::read(self.snapshot, &[(room.short, part)]).await?;
+            let Some(whole) = again.into_iter().flatten().next() else {
+                return Ok(());
+            };
+            log = whole;
+        }
         let look = Look {
-            head,
-            row: Some(to_read.row.value.clone()),
+            head: log.head.clone(),
+            row: Some(changed.row.value.clone()),
             until: None,
         };
-        let mut since = self.since_in(room).await?;
-        if to_read.member_changed
-            && let Some(then) = &since
-            && !self.was_joined(room, then.root).await?
-        {
-            since = None;
+        let mut shown = self.shown(room, &look, &mut log, &changes.ignored).await?;
+        if !known {
+            shown.limited |= !log.begins_with_create();
         }
-        let page = self.page(room, &look, since.as_ref()).await?;
-        let newly_joined = since.is_none() && self.since().is_some();
-        let known = match &since {
-            Some(since) if !self.request.full_state => since.root,
-            _ => None,
-        };
-        let events = page.as_ref().map_or(&[][..], |page| &page.events);
-        let summary = match &since {
-            Some(since) if !since.members_changed && !self.request.full_state => None,
-            _ => Some(self.summary(room, &look).await?),
-        };
-        let heroes = summary.as_ref().and_then(|summary| summary.heroes.as_ref());
+        let whole = !known || self.request.full_state;
+        if whole || log.touches_summary() {
+            joined.summary = Some(self.summary(room, &look).await?);
+        }
+        let heroes: Vec<String> = joined
+            .summary
+            .iter()
+            .filter_map(|summary| summary.heroes.as_ref())
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
         let needed = Needed {
             room,
             look: &look,
-            known,
-            end: look.head.root,
-            timeline: events,
-            heroes: heroes.map_or(&[], |heroes| heroes),
+            shown: &shown,
+            whole,
+            current: true,
+            heroes: &heroes,
         };
-        let state = self.state(&needed).await?;
-        let state = self.written(room, &look, &state).await?;
-        let timeline = match page {
-            Some(page) => self.timeline(room, &look, page, newly_joined).await?,
-            None => Timeline::default(),
-        };
-        Ok(Some(Joined {
-            counts_changed: to_read.read_changed,
-            account_data: self.room_account_data(to_read)?,
-            ephemeral: self.ephemeral(room, receipts)?,
-            room: Arc::clone(room),
-            timeline,
-            state,
-            summary,
-            unread,
-        }))
-    }
-
-    /// What happened in a room since the token; none without a token.
-    async fn since_in(&self, room: &Room) -> error::Result<Option<Since>> {
-        let Some(position) = self.since() else {
-            return Ok(None);
-        };
-        let at = (room.short, position.end_of_commit());
-        let after = Range::prefix(&(room.short,)).after(&at).limit(LOG_MAX);
-        let before = Range::prefix(&(room.short,)).up_to(&at).reverse().limit(1);
-        let rows = self
-            .snapshot
-            .multi_range(&schema::CHANGE_BY_ROOM_POSITION, &[after, before])
-            .await?;
-        let mut rows = rows.into_iter();
-        let after = rows.next().unwrap_or_default();
-        let before = rows.next().unwrap_or_default();
-        let changes: Vec<RoomChange> = after.into_iter().map(|(_, row)| row.value).collect();
-        let place = if changes.len() < LOG_MAX {
-            let first = changes
-                .iter()
-                .filter(|change| !change.historic)
-                .find_map(|change| change.place);
-            first.map(PlaceToken::before)
-        } else {
-            Some(room.place_at(self.snapshot, position).await?)
-        };
-        let is_member = |change: &RoomChange| {
-            change.state.as_ref().is_none_or(|state| {
-                state
-                    .iter()
-                    .any(|entry| entry.event_type == "m.room.member")
-            })
-        };
-        Ok(Some(Since {
-            root: before.into_iter().next().map(|(_, row)| row.value.root),
-            place,
-            members_changed: changes.len() >= LOG_MAX || changes.iter().any(is_member),
-        }))
+        let state = self.state(&mut log, &needed).await?;
+        joined.state = self.written(room, &look, &state).await?;
+        joined.timeline = self.timeline(room, &look, shown).await?;
+        Ok(())
     }
 
     /// Whether the user was joined in a state.
@@ -196,65 +211,21 @@ impl Reading<'_> {
         Ok(membership == Some(Membership::Join))
     }
 
-    /// The newest events that the device does not know, oldest first; none if there are none.
-    async fn page(
-        &self,
-        room: &Room,
-        look: &Look,
-        since: Option<&Since>,
-    ) -> error::Result<Option<Page>> {
-        let to = match since {
-            Some(since) => match since.place {
-                Some(place) => Some(place),
-                None => return Ok(None),
-            },
-            None => None,
-        };
-        self.page_between(room, look, to).await.map(Some)
-    }
-
-    /// The newest events after a boundary, oldest first.
-    pub(crate) async fn page_between(
-        &self,
-        room: &Room,
-        look: &Look,
-        to: Option<PlaceToken>,
-    ) -> error::Result<Page> {
-        let filter = &self.request.filter.room.timeline;
-        let limit = filter
-            .limit
-            .and_then(|limit| usize::try_from(u64::from(limit)).ok())
-            .unwrap_or(TIMELINE)
-            .min(TIMELINE_MAX);
-        let span = Span {
-            from: PlaceToken(look.end()?),
-            to,
-            direction: Direction::Backward,
-            limit,
-        };
-        let mut page = room
-            .timeline(self.snapshot, self.viewer(), look, span, filter)
-            .await?;
-        page.events.reverse();
-        Ok(page)
-    }
-
-    /// A page as the client gets it.
+    /// A timeline as the client gets it.
     pub(crate) async fn timeline(
         &self,
         room: &Room,
         look: &Look,
-        page: Page,
-        newly_joined: bool,
+        shown: Shown,
     ) -> error::Result<Timeline> {
-        let first = page.events.first().and_then(|event| event.row.header.place);
-        let prev_batch = match first {
-            Some(first) => PlaceToken::before(first),
-            None => page.next.unwrap_or(PlaceToken(look.end()?)),
+        let end = || look.end().map(PlaceToken);
+        let prev_batch = match shown.before {
+            Some(before) => before,
+            None => end()?,
         };
         Ok(Timeline {
-            events: self.written(room, look, &page.events).await?,
-            limited: page.next.is_some() || newly_joined,
+            events: self.written(room, look, &shown.events).await?,
+            limited: shown.limited,
             prev_batch: Some(prev_batch),
         })
     }
@@ -269,16 +240,10 @@ impl Reading<'_> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let format: EventFormat = format_of(&self.request.filter);
+        let format: EventFormat = self.request.format();
+        let (rooms, viewer) = (self.rooms(), self.viewer());
         let written = room
-            .client_events(
-                self.rooms(),
-                self.snapshot,
-                self.viewer(),
-                look,
-                events,
-                format,
-            )
+            .client_events(rooms, self.snapshot, viewer, look, events, format)
             .await?;
         let Some(fields) = &self.request.filter.event_fields else {
             return Ok(written);
@@ -287,30 +252,24 @@ impl Reading<'_> {
         Ok(kept.collect())
     }
 
-    /// Who types, if that changed, and receipts.
+    /// Who types, and receipts, as far as they changed.
     fn ephemeral(
         &self,
-        room: &Room,
+        changed: &ChangedRoom,
         receipts: Option<Box<RawValue>>,
     ) -> error::Result<Vec<Box<RawValue>>> {
-        let cursor = self.request.since.map(|since| since.ephemeral);
-        let known = cursor
-            .filter(|cursor| cursor.run == self.rooms().run())
-            .map(|cursor| cursor.serial);
-        let typing = self.rooms().typing().in_room(room.short);
-        let typing = Some(typing).filter(|typing| match known {
-            Some(known) => typing.serial > known,
-            None => !typing.users.is_empty(),
-        });
-        let typing = typing
-            .map(|typing| to_raw_value(&json!({ "user_ids": typing.users })))
-            .transpose()
-            .map_err(error::internal)?;
         let filter = &self.request.filter.room.ephemeral;
-        [("m.typing", typing), ("m.receipt", receipts)]
+        if !wants_room(filter, &changed.room.room_id) {
+            return Ok(Vec::new());
+        }
+        let typing = changed.typing.as_ref().map(|typing| {
+            let content = json!({ "user_ids": typing.users });
+            ("m.typing", content.to_string())
+        });
+        let receipts = receipts.map(|content| ("m.receipt", content.get().to_owned()));
+        typing
             .into_iter()
-            .filter_map(|(kind, content)| Some((kind, content?)))
-            .filter(|(kind, _)| type_passes(&filter.types, &filter.not_types, kind))
+            .chain(receipts)
             .map(|(kind, content)| {
                 let event = format!("{{\"type\":\"{kind}\",\"content\":{content}}}");
                 RawValue::from_string(event).map_err(error::internal)
@@ -321,19 +280,21 @@ impl Reading<'_> {
     /// Account data of a room that changed.
     pub(crate) fn room_account_data(
         &self,
-        to_read: &RoomToRead,
+        room: &Room,
+        rows: &[AccountDataRow],
     ) -> error::Result<Vec<Box<RawValue>>> {
         let filter = &self.request.filter.room.account_data;
-        to_read
-            .account_data
-            .iter()
-            .filter(|row| type_passes(&filter.types, &filter.not_types, &row.event_type))
+        if !wants_room(filter, &room.room_id) {
+            return Ok(Vec::new());
+        }
+        rows.iter()
+            .filter(|row| type_passes(filter.types.as_deref(), &filter.not_types, &row.event_type))
             .map(account_data_event)
             .collect()
     }
 
     /// Global account data that changed.
-    pub(crate) async fn global_account_data(
+    pub(crate) fn global_account_data(
         &self,
         changes: &Changes,
     ) -> error::Result<Vec<Box<RawValue>>> {
@@ -341,28 +302,26 @@ impl Reading<'_> {
         changes
             .account_data
             .iter()
-            .filter(|row| type_passes(&filter.types, &filter.not_types, &row.event_type))
+            .filter(|row| type_passes(filter.types.as_deref(), &filter.not_types, &row.event_type))
             .map(account_data_event)
             .collect()
     }
 }
 
-/// Whether a filter's lists of types let one through.
-pub(crate) fn type_passes(
-    types: &Option<Vec<String>>,
-    not_types: &[String],
-    event_type: &str,
-) -> bool {
-    let is = |pattern: &String| rooms::event_filter::matches(pattern, event_type);
-    !not_types.iter().any(is) && types.as_ref().is_none_or(|types| types.iter().any(is))
+/// Reads rooms, some at once, in their order.
+pub(crate) async fn some_at_once<T>(
+    rooms: Vec<BoxFuture<'_, error::Result<Option<T>>>>,
+) -> error::Result<Vec<T>> {
+    let found: Vec<Option<T>> = stream::iter(rooms)
+        .buffered(ROOMS_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
-/// The place of a position, for rooms whose log is read by others too.
-pub(crate) async fn boundary(
-    reading: &Reading<'_>,
-    room: &Room,
-    position: Position,
-) -> error::Result<PlaceToken> {
-    room.place_at(reading.snapshot, position.end_of_commit())
-        .await
+/// Account data as an event.
+fn account_data_event(row: &AccountDataRow) -> error::Result<Box<RawValue>> {
+    let event_type = serde_json::to_string(&row.event_type).map_err(error::internal)?;
+    let event = format!("{{\"type\":{event_type},\"content\":{}}}", row.json);
+    RawValue::from_string(event).map_err(error::internal)
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use rooms::{Look, PlaceToken};
+use futures_util::future::BoxFuture;
+use rooms::{Look, PlaceToken, Until};
 use serde_json::value::RawValue;
 use storage::schema::Membership;
 
 use crate::{
     Reading,
-    changes::{Changes, RoomToRead},
-    joined::boundary,
+    changes::{ChangedRoom, Changes},
+    joined::some_at_once,
+    log::{self, Part, RoomLog},
     state::Needed,
     update::{Invited, Left, Timeline},
 };
@@ -17,109 +19,128 @@ use crate::{
 impl Reading<'_> {
     /// What happened in rooms until the user left them.
     pub(crate) async fn left(&self, changes: &Changes) -> error::Result<Vec<Left>> {
-        let mut left = Vec::new();
-        for to_read in &changes.rooms {
-            let gone = matches!(
-                to_read.row.value.membership,
-                Membership::Leave | Membership::Ban
-            );
-            let wanted = match self.since() {
-                Some(since) => to_read.row.position > since,
-                None => false,
-            };
-            if gone && (wanted || self.request.filter.room.include_leave) {
-                left.extend(self.left_room(to_read).await?);
-            }
+        let gone = |changed: &&ChangedRoom| {
+            let membership = changed.row.value.membership;
+            matches!(membership, Membership::Leave | Membership::Ban)
+        };
+        let rooms: Vec<_> = changes.rooms.iter().filter(gone).collect();
+        let parts: Vec<_> = rooms
+            .iter()
+            .map(|changed| (changed.room.short, self.part(Some(changed.row.position))))
+            .collect();
+        let logs = log::read(self.snapshot, &parts).await?;
+        let mut reading: Vec<BoxFuture<'_, error::Result<Option<Left>>>> = Vec::new();
+        for (changed, log) in rooms.into_iter().zip(logs) {
+            reading.push(match log {
+                Some(log) => Box::pin(self.left_room(changed, log, changes)),
+                // A room in which this server never was.
+                None => Box::pin(std::future::ready(self.nothing_of(changed).map(Some))),
+            });
         }
-        Ok(left)
+        some_at_once(reading).await
     }
 
-    async fn left_room(&self, to_read: &RoomToRead) -> error::Result<Option<Left>> {
-        let room = &to_read.room;
+    async fn left_room(
+        &self,
+        changed: &ChangedRoom,
+        mut log: RoomLog,
+        changes: &Changes,
+    ) -> error::Result<Option<Left>> {
+        let room = &changed.room;
         let look = room.look(self.snapshot, self.viewer()).await?;
-        if look.until.is_none() {
-            return self.declined(to_read, &look).await;
-        }
-        let (mut to, mut known) = (None, None);
-        if let Some(since) = self.since() {
-            let then = room.root_at(self.snapshot, since.end_of_commit()).await?;
-            if self.was_joined(room, then).await? {
-                to = Some(boundary(self, room, since).await?);
-                known = then.filter(|_| !self.request.full_state);
+        let Some(until) = look.until else {
+            return self.declined(changed, &look).await.map(Some);
+        };
+        let known = self.since().is_some() && self.was_joined(room, log.root).await?;
+        if !known {
+            let part = Part {
+                since: None,
+                ..self.part(Some(changed.row.position))
+            };
+            let again = log::read(self.snapshot, &[(room.short, part)]).await?;
+            match again.into_iter().flatten().next() {
+                Some(whole) => log = whole,
+                None => return Ok(None),
             }
         }
-        let newly = to.is_none() && self.since().is_some();
-        let page = self.page_between(room, &look, to).await?;
+        if !log.cut_after(self.snapshot, until.place).await? {
+            // They were out of it for long: only their membership changed.
+            return self.declined(changed, &look).await.map(Some);
+        }
+        let mut shown = self.shown(room, &look, &mut log, &changes.ignored).await?;
+        if !known {
+            shown.limited |= !log.begins_with_create();
+        }
         let needed = Needed {
             room,
             look: &look,
-            known,
-            end: look.root()?,
-            timeline: &page.events,
+            shown: &shown,
+            whole: !known || self.request.full_state,
+            current: false,
             heroes: &[],
         };
-        let state = self.state(&needed).await?;
-        let state = self.written(room, &look, &state).await?;
-        let timeline = self.timeline(room, &look, page, newly).await?;
-        if timeline.events.is_empty() && state.is_empty() {
-            return Ok(None);
-        }
+        let state = self.state(&mut log, &needed).await?;
         Ok(Some(Left {
             room: Arc::clone(room),
-            timeline,
-            state,
-            account_data: self.room_account_data(to_read)?,
+            state: self.written(room, &look, &state).await?,
+            timeline: self.timeline(room, &look, shown).await?,
+            account_data: self.room_account_data(room, &changed.account_data)?,
         }))
     }
 
     /// A room in which the user never was: only that they are out of it, by their own will or another's.
-    async fn declined(&self, to_read: &RoomToRead, look: &Look) -> error::Result<Option<Left>> {
-        let room = &to_read.room;
-        let Some(number) = to_read.row.value.number else {
-            return Ok(None);
-        };
-        let events = room.read_events(self.snapshot, &[number]).await?;
+    async fn declined(&self, changed: &ChangedRoom, look: &Look) -> error::Result<Left> {
+        let mut left = self.nothing_of(changed)?;
+        let (room, row) = (&changed.room, &changed.row.value);
+        let numbers: Vec<_> = row.number.into_iter().collect();
+        let events = room.read_events(self.snapshot, &numbers).await?;
         let events: Vec<_> = events.into_iter().flatten().collect();
-        let place = events.first().and_then(|event| event.row.header.place);
-        Ok(Some(Left {
-            room: Arc::clone(room),
-            timeline: Timeline {
-                events: self.written(room, look, &events).await?,
-                limited: false,
-                prev_batch: place.map(PlaceToken::before),
-            },
+        // Their own member event is all that they see, so it stands as the end of the room for them.
+        let until = row.place.zip(events.first()).map(|(place, event)| Until {
+            place,
+            root: event.roots.after,
+        });
+        let look = Look {
+            until,
+            ..look.clone()
+        };
+        left.timeline.events = self.written(room, &look, &events).await?;
+        left.timeline.prev_batch = row.place.map(PlaceToken::before);
+        Ok(left)
+    }
+
+    fn nothing_of(&self, changed: &ChangedRoom) -> error::Result<Left> {
+        Ok(Left {
+            room: Arc::clone(&changed.room),
+            timeline: Timeline::default(),
             state: Vec::new(),
-            account_data: Vec::new(),
-        }))
+            account_data: self.room_account_data(&changed.room, &changed.account_data)?,
+        })
     }
 
-    /// New invites.
-    pub(crate) async fn invited(&self, changes: &Changes) -> error::Result<Vec<Invited>> {
-        self.outside(changes, Membership::Invite)
-    }
-
-    /// New knocks.
-    pub(crate) async fn knocked(&self, changes: &Changes) -> error::Result<Vec<Invited>> {
-        self.outside(changes, Membership::Knock)
-    }
-
-    fn outside(&self, changes: &Changes, membership: Membership) -> error::Result<Vec<Invited>> {
-        let is_new = |to_read: &&RoomToRead| {
-            to_read.row.value.membership == membership
-                && self
-                    .since()
-                    .is_none_or(|since| to_read.row.position > since)
+    /// Rooms to which the user was invited, or at which they began to knock, without invites from people
+    /// whom they ignore.
+    pub(crate) fn outside(
+        &self,
+        changes: &Changes,
+        membership: Membership,
+    ) -> error::Result<Vec<Invited>> {
+        let wanted = |changed: &&ChangedRoom| {
+            let row = &changed.row.value;
+            row.membership == membership
+                && !(membership == Membership::Invite && changes.ignored.contains(&row.sender))
         };
         changes
             .rooms
             .iter()
-            .filter(is_new)
-            .map(|to_read| {
-                let stripped = to_read.row.value.stripped_state.iter();
+            .filter(wanted)
+            .map(|changed| {
+                let stripped = changed.row.value.stripped_state.iter();
                 let stripped = stripped
                     .map(|event| RawValue::from_string(event.clone()).map_err(error::internal));
                 Ok(Invited {
-                    room: Arc::clone(&to_read.room),
+                    room: Arc::clone(&changed.room),
+                    knocked: membership == Membership::Knock,
                     stripped_state: stripped.collect::<error::Result<_>>()?,
                 })
             })

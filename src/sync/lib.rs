@@ -1,35 +1,46 @@
 //! What changed for a device since it last asked, for `/sync` and sliding sync to encode.
 //!
 //! [`Syncs::sync`] finds out in which of the device's rooms something happened ([`changes`]), reads what
-//! that was ([`joined`], [`left`], all from one view), and waits if it was nothing. The result is
-//! [`Update`], which knows nothing of how it is going to be written; [`v3`] writes it for `/sync`.
+//! that was from their logs ([`log`], [`joined`], [`left`]; all from one view), and waits if it was
+//! nothing. The result is [`Update`], which knows nothing of how it is going to be written; [`v3`] writes
+//! it for `/sync`.
 
 mod changes;
 mod fields;
 mod joined;
 mod left;
 mod live;
+mod log;
 mod state;
 mod summary;
+mod timeline;
 mod token;
 mod update;
-mod v3;
+pub mod v3;
+mod wants;
 
 use std::{sync::Arc, time::Duration};
 
+use quick_cache::{Weighter, sync::Cache};
 use rooms::{Rooms, Viewer};
-use ruma::api::client::{filter::FilterDefinition, sync::sync_events};
-use storage::{Position, Snapshot, Storage};
+use ruma::api::client::filter::FilterDefinition;
+use storage::{Position, ShortUserId, Snapshot, Storage, schema::Membership};
 use users::Users;
 
-use self::live::{Live, Lives};
+use self::{
+    changes::UserRooms,
+    live::{Live, Lives},
+};
 pub use self::{
     token::{EphemeralCursor, NoToken, Token},
-    update::{Invited, Joined, Left, Timeline, Update},
+    update::{Invited, Joined, Left, Summary, Timeline, Update},
 };
 
 /// The longest wait of one poll.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// How much memory the remembered lists of people's rooms take, in bytes, and how many there are, about.
+const USER_ROOMS_BYTES: u64 = 64 << 20;
+const USER_ROOMS: usize = 10_000;
 
 /// What devices are told; clones share what is known of them.
 #[derive(Clone, Debug)]
@@ -41,6 +52,29 @@ struct Inner {
     users: Users,
     rooms: Rooms,
     lives: Lives,
+    user_rooms: Cache<ShortUserId, Arc<UserRooms>, Bytes>,
+}
+
+/// Weighs a list of rooms by its memory.
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<ShortUserId, Arc<UserRooms>> for Bytes {
+    fn weight(&self, _: &ShortUserId, rooms: &Arc<UserRooms>) -> u64 {
+        rooms.bytes() as u64
+    }
+}
+
+/// Which state a device is told besides the timeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateForm {
+    /// What it needs to know before the timeline.
+    #[default]
+    Before,
+    /// All that changed, up to after the timeline, as `state_after`.
+    After,
+    /// MSC4222: the same under its unstable name.
+    UnstableAfter,
 }
 
 /// What a device asks.
@@ -54,10 +88,30 @@ pub struct Request {
     pub filter: FilterDefinition,
     /// Whether it wants the whole state of all rooms, whatever it knows.
     pub full_state: bool,
-    /// Whether it wants the state after the timeline instead of the state before it (MSC4222).
-    pub state_after: bool,
+    /// Which state it wants.
+    pub state: StateForm,
     /// How long to wait for something to happen.
     pub timeout: Duration,
+}
+
+impl Request {
+    /// The position that the device knows; none at first.
+    fn position(&self) -> Option<Position> {
+        self.since.map(|since| since.position)
+    }
+
+    /// Up to where the device knows what is kept in memory only; none if another run of the process told
+    /// it.
+    fn serial(&self, run: u64) -> Option<u64> {
+        self.since
+            .map(|since| since.ephemeral)
+            .filter(|ephemeral| ephemeral.run == run)
+            .map(|ephemeral| ephemeral.serial)
+    }
+
+    fn wants_state_after(&self) -> bool {
+        self.state != StateForm::Before
+    }
 }
 
 impl Syncs {
@@ -68,11 +122,13 @@ impl Syncs {
             users: users.clone(),
             rooms: rooms.clone(),
             lives: Lives::default(),
+            user_rooms: Cache::with_weighter(USER_ROOMS, USER_ROOMS_BYTES, Bytes),
         }))
     }
 
-    /// What changed since the device's token, as soon as something did: at the latest after the time it
-    /// gave, or when `stop` is done.
+    /// What changed since the device's token, and its next one, as soon as something did: at the latest
+    /// after the time it gave, or when `stop` is done. The same token gives the same again, and what came
+    /// since.
     ///
     /// # Errors
     ///
@@ -81,7 +137,7 @@ impl Syncs {
         &self,
         request: &Request,
         stop: impl Future<Output = ()>,
-    ) -> error::Result<sync_events::v3::Response> {
+    ) -> error::Result<(Update, Token)> {
         let mut request = request.clone();
         // A token of another history (a restored backup) is of no use: the device starts anew.
         let epoch = self.0.storage.epoch();
@@ -90,65 +146,67 @@ impl Syncs {
             .filter(|since| since.position.epoch() == epoch);
         let (user, device) = (request.viewer.short, request.viewer.device);
         let mut live = self.0.lives.take(&self.0.storage, user, device);
-        let answer = self.poll(&request, &mut live, stop).await;
+        let answer = self.poll(request, &mut live, stop).await;
         self.0.lives.put_back(user, device, live);
-        let (update, token) = answer?;
-        Ok(v3::encode(&request, update, token))
+        answer
     }
 
     async fn poll(
         &self,
-        request: &Request,
+        mut request: Request,
         live: &mut Live,
         stop: impl Future<Output = ()>,
     ) -> error::Result<(Update, Token)> {
         let end = tokio::time::sleep(request.timeout.min(LONGEST_WAIT));
         tokio::pin!(end, stop);
-        if let Some(since) = &request.since {
-            live.begin(since.position);
-        }
         loop {
-            let (update, token) = self.look(request, live).await?;
-            let since = match &request.since {
-                Some(since) if update.is_empty() && !request.full_state => since,
-                _ => {
-                    live.told(token.position);
-                    return Ok((update, token));
-                }
-            };
-            live.nothing_new(since.position);
+            live.clear();
+            let (update, token, new_rooms) = self.look(&mut request, live).await?;
+            if request.since.is_none() || request.full_state || !update.is_empty() {
+                return Ok((update, token));
+            }
+            if new_rooms {
+                // What happened in them until now woke nobody: look again.
+                continue;
+            }
             tokio::select! {
                 () = live.wait() => {}
-                () = &mut end => {
-                    live.told(token.position);
-                    return Ok((update, token));
-                }
-                () = &mut stop => {
-                    live.told(token.position);
-                    return Ok((update, token));
-                }
+                () = &mut end => return Ok((update, token)),
+                () = &mut stop => return Ok((update, token)),
             }
         }
     }
 
-    /// Everything that changed, as of now.
-    async fn look(&self, request: &Request, live: &mut Live) -> error::Result<(Update, Token)> {
+    /// Everything that changed, as of now, and whether there are rooms that were not waited for before.
+    async fn look(
+        &self,
+        request: &mut Request,
+        live: &mut Live,
+    ) -> error::Result<(Update, Token, bool)> {
+        // Before the view, so that what happens in between is told again rather than never.
         let ephemeral = EphemeralCursor {
             run: self.0.rooms.run(),
             serial: self.0.rooms.serials().latest(),
         };
-        let (snapshot, changes) = self.changes(request, live).await?;
+        let snapshot = self.0.rooms.snapshot().await?;
+        let position = snapshot.position();
+        if let Some(since) = &mut request.since {
+            // Nobody was told of what has not happened yet.
+            since.position = since.position.min(position);
+        }
+        let changes = self.changes(&snapshot, request).await?;
+        let new_rooms = live.follow(&changes.joined);
         let reading = Reading {
             syncs: self,
             request,
             snapshot: &snapshot,
         };
         let token = Token {
-            position: snapshot.position(),
-            to_device: snapshot.position(),
+            position,
+            to_device: position,
             ephemeral,
         };
-        Ok((reading.update(changes).await?, token))
+        Ok((reading.update(&changes).await?, token, new_rooms))
     }
 }
 
@@ -170,16 +228,17 @@ impl Reading<'_> {
 
     /// The position that the device knows; none at first.
     fn since(&self) -> Option<Position> {
-        self.request.since.map(|since| since.position)
+        self.request.position()
     }
 
-    async fn update(&self, changes: changes::Changes) -> error::Result<Update> {
+    async fn update(&self, changes: &changes::Changes) -> error::Result<Update> {
+        let (joined, left) = tokio::try_join!(self.joined(changes), self.left(changes))?;
         Ok(Update {
-            joined: self.joined(&changes).await?,
-            left: self.left(&changes).await?,
-            invited: self.invited(&changes).await?,
-            knocked: self.knocked(&changes).await?,
-            account_data: self.global_account_data(&changes).await?,
+            joined,
+            left,
+            invited: self.outside(changes, Membership::Invite)?,
+            knocked: self.outside(changes, Membership::Knock)?,
+            account_data: self.global_account_data(changes)?,
         })
     }
 }

@@ -1,165 +1,196 @@
-//! The state that a device needs to know besides a timeline.
+//! The state that a device needs to know besides its timeline.
+//!
+//! With the events of its timeline it makes the state in the end; before them (unless the device asked
+//! for the state after its timeline, MSC4222) it is the state there. Entries that changed on the way
+//! without an event that is shown, by resolution or because the filter hides it, are told with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use pdu::EventNumber;
+use pdu::{EventNumber, tree::StateKeyHash};
 use rooms::{
     Look, ReadEvent, Room,
     event_filter::{passes, wants_room},
 };
-use ruma::{OwnedUserId, events::StateEventType};
+use ruma::events::StateEventType;
 
-use crate::Reading;
+use crate::{
+    Reading,
+    log::{Entry, RoomLog},
+    timeline::Shown,
+};
 
 /// What the state is needed for.
 pub(crate) struct Needed<'a> {
     pub(crate) room: &'a Room,
     pub(crate) look: &'a Look,
-    /// The state that the device knows; none if it does not know the room.
-    pub(crate) known: Option<[u8; 16]>,
-    /// The state after the timeline.
-    pub(crate) end: [u8; 16],
-    /// The timeline that it is given.
-    pub(crate) timeline: &'a [ReadEvent],
-    /// People whose member events it needs even if it loads members lazily.
-    pub(crate) heroes: &'a [OwnedUserId],
+    /// The timeline that the device is given.
+    pub(crate) shown: &'a Shown,
+    /// The whole state is wanted, not only what changed.
+    pub(crate) whole: bool,
+    /// The state in the end is that of the room now.
+    pub(crate) current: bool,
+    /// The members after whom the room is named: who loads members lazily needs them too.
+    pub(crate) heroes: &'a [String],
 }
 
+type Entries = HashMap<StateKeyHash, Entry>;
+
 impl Reading<'_> {
-    /// The state events that a device needs: with its timeline they make the state at its end, and before
-    /// the timeline they make the state before it.
-    pub(crate) async fn state(&self, needed: &Needed<'_>) -> error::Result<Vec<ReadEvent>> {
+    /// The state events that a device needs.
+    pub(crate) async fn state(
+        &self,
+        log: &mut RoomLog,
+        needed: &Needed<'_>,
+    ) -> error::Result<Vec<ReadEvent>> {
+        let (room, shown) = (needed.room, needed.shown);
         let filter = &self.request.filter.room.state;
-        if !wants_room(filter, &needed.room.room_id) {
-            return Ok(Vec::new());
-        }
         let lazy = !filter.lazy_load_options.is_disabled();
-        let start = match needed.timeline.first() {
-            Some(first) if !self.request.state_after => first.roots.before,
-            _ => needed.end,
-        };
-        let mut numbers = match needed.known {
-            Some(known) => self.changed(needed, known, start).await?,
-            None => self.whole(needed, start, lazy).await?,
-        };
-        let shown: BTreeSet<_> = needed.timeline.iter().map(|event| event.number).collect();
-        if !self.request.state_after {
-            // What changed on the way but is not shown there, as the filter hides it for instance.
-            let later = self.difference(needed, start, needed.end).await?;
-            numbers.extend(later);
-            numbers.retain(|number| !shown.contains(number));
-        }
-        let members: BTreeSet<String> = if lazy {
-            needed
-                .timeline
-                .iter()
-                .map(|event| event.row.header.sender.clone())
-                .chain(needed.heroes.iter().map(ToString::to_string))
-                .chain(
-                    needed
-                        .known
-                        .is_none()
-                        .then(|| self.viewer().user_id.to_string()),
-                )
-                .collect()
+        let shown_keys: HashSet<_> = shown
+            .events
+            .iter()
+            .filter_map(|event| key_of(room, event))
+            .collect();
+        let (mut numbers, entries) = if needed.whole {
+            self.whole(log, needed, lazy, &shown_keys).await?
         } else {
-            BTreeSet::new()
+            let entries = log.changes(room, self.snapshot, shown.first).await?;
+            (self.changed(&entries, &shown_keys), entries)
         };
         if lazy {
-            let found = self.members(needed, start, &members).await?;
-            numbers.extend(found.into_iter().filter(|number| !shown.contains(number)));
+            let members = self.members(log, needed, &entries).await?;
+            numbers.extend(members);
         }
         let numbers: Vec<_> = numbers.into_iter().collect();
-        let events = needed.room.read_events(self.snapshot, &numbers).await?;
-        Ok(events
-            .into_iter()
-            .flatten()
-            .filter(|event| {
-                let header = &event.row.header;
-                let unwanted = lazy
-                    && header.event_type == "m.room.member"
-                    && !header
-                        .state_key
-                        .as_ref()
-                        .is_some_and(|key| members.contains(key));
-                !unwanted && passes(filter, event)
-            })
-            .collect())
-    }
-
-    /// What stands in the second state and not in the first.
-    async fn difference(
-        &self,
-        needed: &Needed<'_>,
-        from: [u8; 16],
-        to: [u8; 16],
-    ) -> error::Result<BTreeSet<EventNumber>> {
-        let differences = needed
-            .room
-            .state_difference(self.snapshot, from, to)
+        let root = log.end().unwrap_or(needed.look.head.root);
+        let mut events = room
+            .read_state_events(self.snapshot, &numbers, root)
             .await?;
-        Ok(differences.into_iter().filter_map(|(_, new)| new).collect())
-    }
-
-    /// What changed between what the device knows and the beginning of its timeline.
-    async fn changed(
-        &self,
-        needed: &Needed<'_>,
-        known: [u8; 16],
-        start: [u8; 16],
-    ) -> error::Result<BTreeSet<EventNumber>> {
-        if self.request.state_after {
-            return self.difference(needed, known, needed.end).await;
+        if lazy && needed.whole && !needed.current {
+            let kept = lazy_members(self, needed);
+            events.retain(|event| match &event.row.header.state_key {
+                Some(key) if event.row.header.event_type == "m.room.member" => kept.contains(key),
+                _ => true,
+            });
         }
-        self.difference(needed, known, start).await
+        let wanted = wants_room(filter, &room.room_id);
+        events.retain(|event| wanted && passes(filter, event));
+        Ok(events)
     }
 
-    /// The whole state at the beginning of the timeline. With lazy loading the members are left out where
-    /// that saves reading them.
+    /// What changed since the device was last told, and is not told by its timeline.
+    fn changed(&self, entries: &Entries, shown: &HashSet<StateKeyHash>) -> BTreeSet<EventNumber> {
+        entries
+            .iter()
+            .filter_map(|(key, entry)| {
+                let told = if shown.contains(key) && !self.request.wants_state_after() {
+                    entry.start
+                } else {
+                    entry.end
+                };
+                told.filter(|_| told != entry.since)
+            })
+            .collect()
+    }
+
+    /// The whole state, and what changed within the timeline.
     async fn whole(
         &self,
+        log: &mut RoomLog,
         needed: &Needed<'_>,
-        start: [u8; 16],
         lazy: bool,
-    ) -> error::Result<BTreeSet<EventNumber>> {
-        let head = &needed.look.head;
-        if !lazy || needed.end != head.root {
-            let all = needed.room.whole_state(self.snapshot, start).await?;
-            return Ok(all.into_iter().collect());
-        }
-        let current = needed
-            .room
-            .current_without_members(self.rooms(), self.snapshot, head.generation)
-            .await?;
-        let mut numbers: BTreeSet<_> = current.into_iter().collect();
-        let changed = needed
-            .room
-            .state_difference(self.snapshot, start, head.root)
-            .await?;
-        for (before, now) in changed {
-            if let Some(now) = now {
-                numbers.remove(&now);
+        shown: &HashSet<StateKeyHash>,
+    ) -> error::Result<(BTreeSet<EventNumber>, Entries)> {
+        let room = needed.room;
+        let entries = match needed.shown.first {
+            Some(first) => log.changes_from(room, self.snapshot, first).await?,
+            None => Entries::new(),
+        };
+        let mut numbers: BTreeSet<_> = if needed.current {
+            let generation = needed.look.head.generation;
+            room.current_entries(self.rooms(), self.snapshot, generation, !lazy)
+                .await?
+                .into_iter()
+                .collect()
+        } else {
+            match log.end() {
+                Some(root) => room.whole_state(self.snapshot, root).await?,
+                None => Vec::new(),
             }
-            numbers.extend(before);
+            .into_iter()
+            .collect()
+        };
+        if !self.request.wants_state_after() {
+            for (_, entry) in entries.iter().filter(|(key, _)| shown.contains(key)) {
+                if let Some(end) = entry.end {
+                    numbers.remove(&end);
+                }
+                // Who loads members lazily gets those of the senders only.
+                let is_there = !(lazy && needed.current && self.is_member(needed, entry));
+                numbers.extend(entry.start.filter(|_| is_there));
+            }
+        }
+        Ok((numbers, entries))
+    }
+
+    /// Whether what changed is a member event of the timeline.
+    fn is_member(&self, needed: &Needed<'_>, entry: &Entry) -> bool {
+        needed.shown.events.iter().any(|event| {
+            Some(event.number) == entry.end && event.row.header.event_type == "m.room.member"
+        })
+    }
+
+    /// The member events of those who sent the timeline, and of those after whom the room is named.
+    async fn members(
+        &self,
+        log: &RoomLog,
+        needed: &Needed<'_>,
+        entries: &Entries,
+    ) -> error::Result<BTreeSet<EventNumber>> {
+        let (mut numbers, mut unknown) = (BTreeSet::new(), Vec::new());
+        for user in lazy_members(self, needed) {
+            let key = (StateEventType::RoomMember, user);
+            match entries.get(&needed.room.tree_key(&key.0, &key.1)) {
+                Some(entry) if self.request.wants_state_after() => numbers.extend(entry.end),
+                Some(entry) => numbers.extend(entry.start),
+                None => unknown.push(key),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(numbers);
+        }
+        if needed.current {
+            let (_, found) = needed
+                .room
+                .current_numbers(self.rooms(), self.snapshot, &unknown)
+                .await?;
+            numbers.extend(found.into_iter().flatten());
+        } else if let Some(root) = log.end() {
+            let found = needed
+                .room
+                .find_state(self.snapshot, &[root], &unknown)
+                .await?;
+            numbers.extend(found.into_values());
         }
         Ok(numbers)
     }
+}
 
-    /// The member events of some people in a state.
-    async fn members(
-        &self,
-        needed: &Needed<'_>,
-        root: [u8; 16],
-        members: &BTreeSet<String>,
-    ) -> error::Result<Vec<EventNumber>> {
-        let keys: Vec<_> = members
-            .iter()
-            .map(|user| (StateEventType::RoomMember, user.clone()))
-            .collect();
-        let found = needed
-            .room
-            .find_state(self.snapshot, &[root], &keys)
-            .await?;
-        Ok(found.into_values().collect())
+/// Whose member events a device gets that loads them lazily.
+fn lazy_members(reading: &Reading<'_>, needed: &Needed<'_>) -> BTreeSet<String> {
+    let senders = needed.shown.events.iter();
+    let mut members: BTreeSet<_> = senders
+        .map(|event| event.row.header.sender.clone())
+        .collect();
+    if needed.whole {
+        members.insert(reading.viewer().user_id.to_string());
     }
+    members.extend(needed.heroes.iter().cloned());
+    members
+}
+
+/// The key of the state under which an event stands, if it is one of the state.
+fn key_of(room: &Room, event: &ReadEvent) -> Option<StateKeyHash> {
+    let header = &event.row.header;
+    let state_key = header.state_key.as_ref()?;
+    Some(room.tree_key(&header.event_type.as_str().into(), state_key))
 }

@@ -36,11 +36,15 @@ impl Reading<'_> {
             (StateEventType::RoomName, String::new()),
             (StateEventType::RoomCanonicalAlias, String::new()),
         ];
+        let (_, found) = room
+            .current_numbers(self.rooms(), self.snapshot, &keys)
+            .await?;
+        let numbers: Vec<_> = found.into_iter().flatten().collect();
         let root = look.head.root;
-        let found = room.find_state(self.snapshot, &[root], &keys).await?;
-        let numbers: Vec<_> = found.into_values().collect();
-        let events = room.read_events(self.snapshot, &numbers).await?;
-        Ok(events.iter().flatten().any(|event| {
+        let events = room
+            .read_state_events(self.snapshot, &numbers, root)
+            .await?;
+        Ok(events.iter().any(|event| {
             let content = serde_json::from_slice::<serde_json::Value>(event.content());
             let content = content.unwrap_or_default();
             let text = |key: &str| content.get(key).and_then(|value| value.as_str());

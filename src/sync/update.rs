@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rooms::{EventFormat, PlaceToken, Room, Unread};
+use rooms::{PlaceToken, Room, Unread};
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 
@@ -82,6 +82,8 @@ pub struct Left {
 pub struct Invited {
     /// The room.
     pub room: Arc<Room>,
+    /// Whether they knock.
+    pub knocked: bool,
     /// What they see of it.
     pub stripped_state: Vec<Box<RawValue>>,
 }
@@ -106,13 +108,5 @@ impl Joined {
             && self.ephemeral.is_empty()
             && self.account_data.is_empty()
             && !self.counts_changed
-    }
-}
-
-/// The form of events in a filter.
-pub(crate) fn format_of(filter: &ruma::api::client::filter::FilterDefinition) -> EventFormat {
-    match filter.event_format {
-        ruma::api::client::filter::EventFormat::Federation => EventFormat::Federation,
-        _ => EventFormat::WithoutRoomId,
     }
 }

@@ -2,39 +2,97 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use error::Result;
-use ruma::api::client::sync::sync_events::{self, v3::Filter};
-use sync::{Request, Token};
+use ruma::api::client::sync::sync_events::v3::Filter;
+use sync::{Request, StateForm, Token, v3};
 
 use super::reading::viewer;
-use crate::{Call, Server};
+use crate::{Call, Server, endpoint::Written};
+
+/// Ruma's request lacks the unstable name of a parameter.
+mod sync_events {
+    pub(super) mod v3 {
+        use std::time::Duration;
+
+        use ruma::{
+            api::{
+                auth_scheme::AccessToken, client::sync::sync_events::v3::Filter, request, response,
+            },
+            metadata,
+        };
+
+        metadata! {
+            method: GET,
+            rate_limited: false,
+            authentication: AccessToken,
+            history: {
+                1.0 => "/_matrix/client/r0/sync",
+                1.1 => "/_matrix/client/v3/sync",
+            }
+        }
+
+        /// Request of `GET /sync`.
+        #[request]
+        pub(crate) struct Request {
+            #[ruma_api(query)]
+            pub(crate) filter: Option<Filter>,
+            #[ruma_api(query)]
+            pub(crate) since: Option<String>,
+            #[serde(default)]
+            #[ruma_api(query)]
+            pub(crate) full_state: bool,
+            #[serde(with = "ruma::serde::duration::opt_ms", default)]
+            #[ruma_api(query)]
+            pub(crate) timeout: Option<Duration>,
+            #[serde(default)]
+            #[ruma_api(query)]
+            pub(crate) use_state_after: bool,
+            /// MSC4222: its name before it was in the specification.
+            #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
+            #[ruma_api(query)]
+            pub(crate) unstable_use_state_after: bool,
+        }
+
+        /// It is written without Ruma's types.
+        #[response]
+        pub(crate) struct Response {}
+    }
+}
+pub(super) use self::sync_events::v3::Request as SyncRequest;
 
 /// [`GET /sync`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync).
-pub(super) async fn sync_events(
-    server: Server,
-    call: Call<sync_events::v3::Request>,
-) -> Result<sync_events::v3::Response> {
+pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Result<Written> {
     let request = call.request;
-    let since =
-        match &request.since {
-            Some(since) => Some(since.parse::<Token>().map_err(|_| {
-                error::invalid_param("since is no token that this server gave out")
-            })?),
-            None => None,
-        };
+    let since = request
+        .since
+        .map(|since| since.parse::<Token>())
+        .transpose()
+        .map_err(|_| error::invalid_param("`since` is no token that this server gave out"))?;
     let filter = match request.filter {
         Some(Filter::FilterDefinition(filter)) => filter,
         Some(Filter::FilterId(id)) => server.users.filter_of(call.caller.user, &id).await?,
         None => Default::default(),
-        Some(_) => return Err(error::invalid_param("filter is a filter's ID or a filter")),
+        Some(_) => {
+            return Err(error::invalid_param(
+                "`filter` is a filter or the id of one",
+            ));
+        }
+    };
+    let state = match (request.use_state_after, request.unstable_use_state_after) {
+        (true, _) => StateForm::After,
+        (false, true) => StateForm::UnstableAfter,
+        (false, false) => StateForm::Before,
     };
     let request = Request {
         viewer: viewer(&server, &call.caller),
         since,
         filter,
         full_state: request.full_state,
-        state_after: request.use_state_after,
+        state,
         timeout: request.timeout.unwrap_or(Duration::ZERO),
     };
-    server.syncs.sync(&request, server.shutdown.begun()).await
+    let stop = server.shutdown.begun();
+    let (update, token) = server.syncs.sync(&request, stop).await?;
+    Ok(Written(Bytes::from(v3::encode(&request, &update, token)?)))
 }

@@ -1,0 +1,149 @@
+//! The piece of a room's timeline that a device gets.
+
+use pdu::EventNumber;
+use rooms::{
+    Look, PlaceToken, ReadEvent, Room,
+    event_filter::{passes, wants_room},
+};
+use storage::schema::Place;
+
+use crate::{Reading, log::RoomLog};
+
+/// Events that are looked at together, when some of them turned out not to be wanted.
+const MORE: usize = 100;
+
+/// The newest events that a device does not know, as far as it wants them.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// Oldest first.
+    pub(crate) events: Vec<ReadEvent>,
+    /// The row of the room's log that brought the first of them.
+    pub(crate) first: Option<usize>,
+    /// Whether the device lacks events before them.
+    pub(crate) limited: bool,
+    /// The boundary before them.
+    pub(crate) before: Option<PlaceToken>,
+}
+
+/// The next events to look at.
+struct Candidates {
+    rows: Vec<(usize, EventNumber)>,
+    /// The row after the last one that was looked at.
+    next: usize,
+    /// The timeline lacks events here.
+    gap: bool,
+}
+
+impl Reading<'_> {
+    /// The newest events of a part of a room's log that the viewer may see and wants.
+    pub(crate) async fn shown(
+        &self,
+        room: &Room,
+        look: &Look,
+        log: &mut RoomLog,
+        ignored: &std::collections::HashSet<String>,
+    ) -> error::Result<Shown> {
+        let filter = &self.request.filter.room.timeline;
+        let wanted = wants_room(filter, &room.room_id);
+        let limit = self.request.timeline_limit();
+        let mut newest_first: Vec<(usize, ReadEvent)> = Vec::new();
+        let (mut next, mut limited, mut ask) = (0, false, limit.saturating_add(1));
+        loop {
+            if !wanted {
+                break;
+            }
+            let candidates = candidates(log, next, ask);
+            next = candidates.next;
+            let numbers: Vec<_> = candidates.rows.iter().map(|(_, number)| *number).collect();
+            let rows = candidates.rows.into_iter().map(|(row, _)| row);
+            let events = room.read_events(self.snapshot, &numbers).await?;
+            let (rows, events): (Vec<_>, Vec<_>) = rows
+                .zip(events)
+                .filter_map(|(row, event)| Some((row, event?)))
+                .filter(|(_, event)| passes(filter, event) && !is_ignored(event, ignored))
+                .unzip();
+            let visible = self.visible(room, look, &events).await?;
+            let seen = rows.into_iter().zip(events).zip(visible);
+            for (found, _) in seen.filter(|(_, visible)| *visible) {
+                if newest_first.len() == limit {
+                    limited = true;
+                    break;
+                }
+                newest_first.push(found);
+            }
+            if limited {
+                break;
+            }
+            ask = MORE;
+            if candidates.gap {
+                limited = true;
+                break;
+            }
+            if next >= log.rows.len() && !log.read_on(self.snapshot).await? {
+                // Whatever lies beyond was not looked at.
+                limited = !log.whole;
+                break;
+            }
+        }
+        let end = log.rows.iter().find_map(|row| row.live());
+        let place = |event: &ReadEvent| event.row.header.place;
+        let before = newest_first
+            .last()
+            .and_then(|(_, event)| place(event))
+            .map(PlaceToken::before)
+            .or(end.map(|(place, _)| PlaceToken(place)));
+        Ok(Shown {
+            first: newest_first.last().map(|(row, _)| *row),
+            events: newest_first
+                .into_iter()
+                .rev()
+                .map(|(_, event)| event)
+                .collect(),
+            limited,
+            before,
+        })
+    }
+
+    async fn visible(
+        &self,
+        room: &Room,
+        look: &Look,
+        events: &[ReadEvent],
+    ) -> error::Result<Vec<bool>> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        room.visible(self.snapshot, self.viewer(), look, events)
+            .await
+    }
+}
+
+/// The next rows of a log that brought events, at most so many, as far as they were read.
+fn candidates(log: &RoomLog, from: usize, at_most: usize) -> Candidates {
+    let mut found = Candidates {
+        rows: Vec::new(),
+        next: from,
+        gap: false,
+    };
+    let behind_gap = |place: Place| log.gap.is_some_and(|gap| place < gap);
+    for (index, row) in log.rows.iter().enumerate().skip(from) {
+        if found.rows.len() >= at_most {
+            break;
+        }
+        found.next = index + 1;
+        let Some((place, number)) = row.live() else {
+            continue;
+        };
+        if behind_gap(place) {
+            found.gap = true;
+            break;
+        }
+        found.rows.push((index, number));
+    }
+    found
+}
+
+/// Whether an event comes from somebody of whom the viewer does not want to hear. State is never hidden.
+fn is_ignored(event: &ReadEvent, ignored: &std::collections::HashSet<String>) -> bool {
+    event.row.header.state_key.is_none() && ignored.contains(&event.row.header.sender)
+}
