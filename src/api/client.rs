@@ -21,6 +21,7 @@ mod room;
 mod session;
 mod state;
 mod sync;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -82,8 +83,17 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(profile::get_profile)
         .written(profile::get_profile_field)
         .endpoint(profile::set_profile_field)
+        .endpoint(push::delete_pushrule)
+        .endpoint(push::get_pushers)
+        .endpoint(push::get_pushrule)
+        .endpoint(push::get_pushrule_actions)
+        .endpoint(push::get_pushrule_enabled)
         .endpoint(push::get_pushrules_all)
         .endpoint(push::get_pushrules_global_scope)
+        .endpoint(push::set_pusher)
+        .endpoint(push::set_pushrule)
+        .endpoint(push::set_pushrule_actions)
+        .endpoint(push::set_pushrule_enabled)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)
@@ -100,6 +110,9 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
         .written(sync::sync_events)
+        .endpoint(tag::create_tag)
+        .endpoint(tag::delete_tag)
+        .endpoint(tag::get_tags)
         .endpoint(typing::create_typing_event)
 }
 

@@ -65,6 +65,8 @@ fn api_of(path: &str) -> Api {
         Api::Federation
     } else if below("/_matrix/") || below("/.well-known/") {
         Api::Client
+    } else if below("/_synapse/admin/") {
+        Api::Admin
     } else {
         Api::Health
     }

@@ -8,6 +8,7 @@
 //!
 //! To add an endpoint: write the function, add its line to the table in `client.rs`.
 
+pub mod admin;
 pub mod authenticate;
 mod body;
 mod client;
@@ -39,5 +40,6 @@ pub fn routes() -> Vec<Route> {
     let routes = health::routes(routes);
     #[cfg(test)]
     let routes = tests::routes(routes);
+    let routes = admin::routes(routes);
     client::routes(routes).into_list()
 }

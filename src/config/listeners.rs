@@ -34,6 +34,8 @@ choice! {
         Client = "client",
         /// What other servers use: `/_matrix/federation`, `/_matrix/key`, `/.well-known/matrix/server`.
         Federation = "federation",
+        /// What operators' tools use: `/_synapse/admin`.
+        Admin = "admin",
         /// Whether the server is well: `/health`.
         Health = "health",
     }

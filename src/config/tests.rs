@@ -150,7 +150,7 @@ fn wrong_values_are_all_named() {
         "10: listeners.address must be an IP address with a port, or a path with a slash, \
          found \"localhost\"",
         "11: listeners.apis must be a list, each item one of \"client\", \"federation\", \
-         \"health\", found \"clients\"",
+         \"admin\", \"health\", found \"clients\"",
         "13: log.format must be one of \"text\", \"json\", found \"xml\"",
         "14: log.filter must be text, found 1.5",
     ];

@@ -1,15 +1,18 @@
 //! Who looks at a room, and how they stand to it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use pdu::EventNumber;
-use ruma::{OwnedUserId, events::StateEventType};
+use ruma::{OwnedUserId, RoomId, events::StateEventType};
 use storage::{
     NameHash, Reads, ShortUserId, Snapshot,
     schema::{self, EventRow, Head, Membership, Place, UserRoomRow},
 };
 
-use crate::{Room, event::membership, read::content_of};
+use crate::{Room, Rooms, event::membership, read::content_of};
 
 /// How many of somebody's own member events are looked at for the last one by which they were in.
 const OWN_MEMBER_EVENTS_MAX: usize = 50;
@@ -83,6 +86,24 @@ impl Look {
             Some(until) if !self.is_joined() => until.place,
             _ => Place::live(self.head.next_slot.saturating_sub(1)),
         })
+    }
+}
+
+impl Rooms {
+    /// The room of that id, if somebody of this server has ever had to do with it: as a member, or
+    /// invited.
+    pub async fn find_own_room(
+        &self,
+        user: ShortUserId,
+        room_id: &RoomId,
+    ) -> error::Result<Option<Arc<Room>>> {
+        let Some(room) = self.find_room(room_id).await? else {
+            return Ok(None);
+        };
+        let snapshot = self.snapshot().await?;
+        let key = (user, room.short);
+        let mut rows = snapshot.multi_get(&schema::ROOM_BY_USER, &[key]).await?;
+        Ok(rows.pop().flatten().map(|_| room))
     }
 }
 

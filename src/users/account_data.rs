@@ -75,18 +75,36 @@ impl Users {
         content: &RawValue,
     ) -> Result<()> {
         check(event_type, content)?;
+        self.change_account_data(user, room, event_type, |_| Ok(content.to_owned()))
+            .await
+    }
+
+    /// Changes account data by what it is now. `change` may be called several times.
+    ///
+    /// # Errors
+    ///
+    /// What `change` says, and those of [`Users::set_account_data`] about the content.
+    pub async fn change_account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+        event_type: &str,
+        change: impl Fn(Option<&AccountData>) -> Result<Box<RawValue>>,
+    ) -> Result<()> {
         let key = account_data_key(&self.0.storage, user, room, event_type);
         let mut writer = self.writer(user).await;
         loop {
             let snapshot = writer.snapshot().await?;
             let found = snapshot.multi_get(&ACCOUNT_DATA_BY_USER, &[key]).await?;
             let found = found.into_iter().flatten().next();
+            let raw = found.as_ref().map(|found| found.raw.clone());
+            let old = found
+                .map(|found| AccountData::new(found.value.value))
+                .transpose()?;
+            let content = change(old.as_ref())?;
+            check(event_type, &content)?;
             let mut batch = Batch::new();
-            batch.expect_unchanged(
-                &ACCOUNT_DATA_BY_USER,
-                &key,
-                found.as_ref().map(|found| &found.raw),
-            );
+            batch.expect_unchanged(&ACCOUNT_DATA_BY_USER, &key, raw.as_ref());
             put(&mut batch, key, event_type, content.get());
             if writer.commit(batch).await?.is_some() {
                 return Ok(());

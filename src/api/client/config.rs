@@ -11,6 +11,7 @@ use ruma::{
 };
 
 use storage::ShortRoomId;
+use users::Requester;
 
 use super::check_own;
 use crate::{Call, Server};
@@ -53,7 +54,7 @@ pub(super) async fn get_room_account_data(
     call: Call<get_room_account_data::v3::Request>,
 ) -> Result<get_room_account_data::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
-    let room = known_room(&server, &call.room_id).await?;
+    let room = own_room(&server, &call.caller, &call.room_id).await?;
     let event_type = call.event_type.to_string();
     let users = &server.users;
     let found = users
@@ -70,7 +71,7 @@ pub(super) async fn set_room_account_data(
     call: Call<set_room_account_data::v3::Request>,
 ) -> Result<set_room_account_data::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
-    let room = known_room(&server, &call.room_id).await?;
+    let room = own_room(&server, &call.caller, &call.room_id).await?;
     let event_type = call.event_type.to_string();
     let content = call.data.json();
     let users = &server.users;
@@ -80,10 +81,19 @@ pub(super) async fn set_room_account_data(
     Ok(set_room_account_data::v3::Response::new())
 }
 
-/// One may write something down about any room that this server knows, been there or not.
-async fn known_room(server: &Server, room_id: &RoomId) -> Result<ShortRoomId> {
-    let room = server.rooms.find_room(room_id).await?;
-    let room = room.ok_or_else(|| error::not_found("This server knows no such room"))?;
+/// One may write something down about a room that one has had to do with. What other rooms there are is
+/// not told.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND` for any other room.
+pub(super) async fn own_room(
+    server: &Server,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<ShortRoomId> {
+    let room = server.rooms.find_own_room(requester.user, room_id).await?;
+    let room = room.ok_or_else(|| error::not_found("You have never been in such a room"))?;
     Ok(room.short)
 }
 

@@ -1,0 +1,191 @@
+//! Push rules and pushers, and what rules of one's own do to counts.
+
+use harness::{Sync, User};
+use serde_json::{Value, json};
+
+use crate::server;
+
+fn counts(sync: &Sync, room: &str) -> (u64, u64) {
+    let unread = &sync.joined(room)["unread_notifications"];
+    let count = |key: &str| unread[key].as_u64().unwrap();
+    (count("notification_count"), count("highlight_count"))
+}
+
+async fn mention(from: &User, room: &str, whom: &User) {
+    let content = json!({
+        "msgtype": "m.text", "body": "you", "m.mentions": { "user_ids": [whom.id] },
+    });
+    from.send(room, "m.room.message", content).await;
+}
+
+#[tokio::test]
+async fn rules_are_set_changed_and_removed() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let since = alice.sync(None).await.next_batch();
+    let rule = "/pushrules/global/content/word";
+    alice.get(rule).await.refused(404, "M_NOT_FOUND");
+    let body = json!({"pattern": "word", "actions": ["notify"]});
+    assert_eq!(alice.put(rule, body.clone()).await.ok(), json!({}));
+    let expected = json!({
+        "rule_id": "word", "default": false, "enabled": true, "pattern": "word",
+        "actions": ["notify"],
+    });
+    assert_eq!(alice.get(rule).await.ok(), expected);
+    let before = "/pushrules/global/content/first?before=word";
+    alice.put(before, body.clone()).await.ok();
+    let all = alice.get("/pushrules/").await.ok();
+    let ids: Vec<_> = all["global"]["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| rule["rule_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["first", "word"]);
+    assert_eq!(alice.get("/pushrules/global/").await.ok(), all["global"]);
+
+    let sync = alice.sync(Some(&since)).await;
+    let told = &sync.body["account_data"]["events"];
+    assert_eq!(told[0]["type"], "m.push_rules", "{told}");
+    assert_eq!(told[0]["content"], all);
+
+    let enabled = format!("{rule}/enabled");
+    assert_eq!(alice.get(&enabled).await.ok(), json!({"enabled": true}));
+    alice.put(&enabled, json!({"enabled": false})).await.ok();
+    assert_eq!(alice.get(&enabled).await.ok(), json!({"enabled": false}));
+    let actions = format!("{rule}/actions");
+    alice.put(&actions, json!({"actions": []})).await.ok();
+    assert_eq!(alice.get(&actions).await.ok(), json!({"actions": []}));
+    let default = "/pushrules/global/underride/.m.rule.message/actions";
+    alice.put(default, json!({"actions": []})).await.ok();
+    assert_eq!(alice.get(default).await.ok(), json!({"actions": []}));
+
+    assert_eq!(alice.delete(rule, json!({})).await.ok(), json!({}));
+    alice.get(rule).await.refused(404, "M_NOT_FOUND");
+    alice
+        .delete(rule, json!({}))
+        .await
+        .refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn wrong_rules_are_refused() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let body = json!({"pattern": "word", "actions": ["notify"]});
+    let refused = [
+        ("content/.m.rule.mine", body.clone(), 400),
+        ("content/a%2Fb", body.clone(), 400),
+        ("nonsense/word", body.clone(), 400),
+        ("content/word?after=unknown", body, 404),
+        ("content/word", json!({"actions": ["notify"]}), 400),
+        ("content/word", json!({"pattern": "word"}), 400),
+        (
+            "content/word",
+            json!({"pattern": "word", "actions": "notify"}),
+            400,
+        ),
+        ("room/nonsense", json!({"actions": []}), 400),
+    ];
+    for (rule, body, status) in refused {
+        let answer = alice.put(&format!("/pushrules/global/{rule}"), body).await;
+        assert_eq!(answer.status, status, "{rule}");
+    }
+    let master = "/pushrules/global/override/.m.rule.master";
+    alice
+        .delete(master, json!({}))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    let enabled = "/pushrules/global/content/unknown/enabled";
+    let body = json!({"enabled": true});
+    alice.put(enabled, body).await.refused(404, "M_NOT_FOUND");
+    let enabled = "/pushrules/global/override/.m.rule.master/enabled";
+    alice
+        .put(enabled, json!({}))
+        .await
+        .refused(400, "M_MISSING_PARAM");
+}
+
+#[tokio::test]
+async fn rules_of_ones_own_decide_what_is_unread() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    alice.say(&room, "1").await;
+    mention(&alice, &room, &bob).await;
+    alice.say(&room, "a Word").await;
+    assert_eq!(counts(&bob.sync(None).await, &room), (3, 1));
+
+    let quiet = format!("/pushrules/global/room/{}", harness::encode(&room));
+    bob.put(&quiet, json!({"actions": []})).await.ok();
+    assert_eq!(
+        counts(&bob.sync(None).await, &room),
+        (1, 1),
+        "mentions only"
+    );
+    let word = "/pushrules/global/content/word";
+    let actions = json!(["notify", {"set_tweak": "highlight"}]);
+    bob.put(word, json!({"pattern": "word", "actions": actions}))
+        .await
+        .ok();
+    assert_eq!(counts(&bob.sync(None).await, &room), (2, 2), "and a word");
+    let mute = "/pushrules/global/override/mute";
+    let here = json!({"kind": "event_match", "key": "room_id", "pattern": room});
+    bob.put(mute, json!({"conditions": [here], "actions": []}))
+        .await
+        .ok();
+    assert_eq!(counts(&bob.sync(None).await, &room), (0, 0), "muted");
+
+    for rule in [quiet.as_str(), word, mute] {
+        bob.delete(rule, json!({})).await.ok();
+    }
+    assert_eq!(counts(&bob.sync(None).await, &room), (3, 1));
+    let ignored = format!("/user/{}/account_data/m.ignored_user_list", bob.id);
+    let list = json!({"ignored_users": {&alice.id: {}}});
+    bob.put(&ignored, list).await.ok();
+    assert_eq!(counts(&bob.sync(None).await, &room), (0, 0), "ignored");
+}
+
+fn pusher(key: &str) -> Value {
+    json!({
+        "kind": "http", "app_id": "org.example.app", "pushkey": key, "lang": "en",
+        "app_display_name": "App", "device_display_name": "Phone",
+        "data": {"url": "https://push.example.org/_matrix/push/v1/notify"},
+    })
+}
+
+#[tokio::test]
+async fn pushers_are_set_listed_and_removed() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let empty = json!({"pushers": []});
+    assert_eq!(alice.get("/pushers").await.ok(), empty);
+    assert_eq!(
+        alice.post("/pushers/set", pusher("1")).await.ok(),
+        json!({})
+    );
+    alice.post("/pushers/set", pusher("2")).await.ok();
+    let keys = |answer: Value| {
+        let pushers = answer["pushers"].as_array().unwrap().clone();
+        let mut keys: Vec<_> = pushers.iter().map(|it| it["pushkey"].to_string()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(alice.get("/pushers").await.ok()), ["\"1\"", "\"2\""]);
+
+    // The same app on the same phone, with another account.
+    bob.post("/pushers/set", pusher("1")).await.ok();
+    assert_eq!(keys(alice.get("/pushers").await.ok()), ["\"2\""]);
+    let gone = json!({"kind": null, "app_id": "org.example.app", "pushkey": "2"});
+    alice.post("/pushers/set", gone).await.ok();
+    assert_eq!(alice.get("/pushers").await.ok(), empty);
+
+    let mut wrong = pusher("3");
+    wrong["data"]["url"] = json!("ftp://push.example.org");
+    alice
+        .post("/pushers/set", wrong)
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    let lacking = json!({"kind": "http", "app_id": "org.example.app", "pushkey": "2"});
+    assert_eq!(alice.post("/pushers/set", lacking).await.status, 400);
+}
