@@ -6,11 +6,15 @@
 
 use std::{path::Path, sync::Arc};
 
+use self::cost::Counters;
+
 mod backup;
 pub mod batch;
 mod clock;
+mod cost;
 mod failure;
 pub mod key;
+mod long;
 mod model;
 mod names;
 mod open;
@@ -27,7 +31,10 @@ pub use self::{
     backup::BackupError,
     batch::{Batch, OnceKey},
     clock::Clock,
+    cost::Cost,
     key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},
+    long::MAX_VALUE,
+    model::Faults,
     open::{FORMAT, OpenError, Options},
     position::{Position, Stamp},
     random::Random,
@@ -108,11 +115,12 @@ struct Shared {
     hash_key: [u8; 32],
     server_name: String,
     wakeups: Arc<wake::Wakeups>,
+    counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
 enum Engine {
-    Model(model::Model),
+    Model(Box<model::Model>),
     Rocks(rocks::Rocks),
 }
 
@@ -121,6 +129,7 @@ enum Engine {
 pub struct Snapshot {
     view: View,
     position: Position,
+    counters: Arc<Counters>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,17 +153,24 @@ impl Storage {
             hash_key: meta.hash_key,
             server_name: meta.server_name,
             wakeups,
+            counters: Arc::default(),
         })))
     }
 
     /// An empty database in memory, for tests.
     pub fn model() -> Self {
+        Self::model_with(Faults::default())
+    }
+
+    /// An empty database in memory that misbehaves, for tests.
+    pub fn model_with(faults: Faults) -> Self {
         Self(Arc::new(Shared {
-            engine: Engine::Model(model::Model::default()),
+            engine: Engine::Model(Box::new(model::Model::new(faults))),
             epoch: 1,
             hash_key: [7; 32],
             server_name: "localhost".to_owned(),
             wakeups: Arc::default(),
+            counters: Arc::default(),
         }))
     }
 
@@ -176,24 +192,66 @@ impl Storage {
         Ok(Snapshot {
             view,
             position: Position::new(self.0.epoch, stamp, u16::MAX),
+            counters: Arc::clone(&self.0.counters),
         })
     }
 
     /// Writes a batch whole, or not at all. When this returns `Ok`, the batch survives a crash. The
     /// position is that of its thing number 0.
-    pub async fn commit(&self, batch: Batch) -> Result<Position, CommitError> {
+    ///
+    /// # Errors
+    ///
+    /// See [`CommitError`]. A batch with a once key is never [`Unknown`](CommitError::Unknown): whether
+    /// it was written is looked up.
+    pub async fn commit(&self, mut batch: Batch) -> Result<Position, CommitError> {
+        long::prepare(&mut batch)?;
         let batch = Arc::new(batch);
-        let stamp = match &self.0.engine {
+        let written = match &self.0.engine {
             Engine::Model(model) => {
-                let stamp = model
-                    .commit(&batch, self.0.epoch)
-                    .map_err(CommitError::Conflict)?;
-                self.0.wakeups.wake(&batch.topics);
-                stamp
+                let written = model.commit(&batch, self.0.epoch);
+                // Whoever waits is woken even if the reply is lost, for the batch may be there.
+                if !matches!(written, Err(CommitError::Conflict(_))) {
+                    self.0.wakeups.wake(&batch.topics);
+                }
+                written
             }
-            Engine::Rocks(rocks) => rocks.commit(batch).await?,
+            Engine::Rocks(rocks) => rocks.commit(Arc::clone(&batch)).await,
         };
-        Ok(Position::new(self.0.epoch, stamp, 0))
+        match written {
+            Ok(stamp) => {
+                self.0.counters.written(&batch);
+                Ok(Position::new(self.0.epoch, stamp, 0))
+            }
+            Err(CommitError::Unknown) if !batch.once.is_empty() => {
+                let done = self.done(&batch).await?;
+                done.map(|(position, _)| position)
+                    .ok_or(CommitError::Conflict(usize::MAX))
+            }
+            Err(CommitError::Conflict(unmet)) if !batch.once.is_empty() => {
+                match self.done(&batch).await? {
+                    Some((_, answer)) => Err(CommitError::Done(answer)),
+                    None => Err(CommitError::Conflict(unmet)),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// When an action of a batch that must not happen twice was done, and what was answered.
+    async fn done(&self, batch: &Batch) -> Result<Option<(Position, Vec<u8>)>, CommitError> {
+        let keys: Vec<_> = batch.once.iter().flat_map(|(key, _)| key.keys()).collect();
+        let text = |error: ReadError| CommitError::Engine(error.to_string());
+        let snapshot = self.snapshot(Position::START).await.map_err(text)?;
+        let rows = snapshot.multi_get(&schema::ONCE_BY_DAY, &keys).await;
+        let mut rows = rows.map_err(text)?.into_iter().flatten();
+        Ok(rows
+            .next()
+            .map(|row| (row.value.position, row.value.value.answer)))
+    }
+
+    /// What was read and written since this database was opened.
+    pub fn cost(&self) -> Cost {
+        self.0.counters.cost()
     }
 
     /// The name of the server that this database belongs to, as stored at its first start.
@@ -250,10 +308,22 @@ impl Snapshot {
 
     /// Answers a list of reads, all from this view, in one round trip.
     pub async fn read(&self, reads: &Reads) -> Result<Answers, ReadError> {
-        match &self.view {
-            View::Model(view) => Ok(view.read(reads)),
-            View::Rocks(view) => view.read(reads).await,
+        let mut answers = self.answer(reads).await?;
+        let pieces = long::missing(reads, &answers);
+        if !pieces.is_empty() {
+            let pieces = self.answer(&pieces).await?;
+            long::join(&mut answers, pieces)?;
         }
+        Ok(answers)
+    }
+
+    async fn answer(&self, reads: &Reads) -> Result<Answers, ReadError> {
+        let answers = match &self.view {
+            View::Model(view) => view.read(reads),
+            View::Rocks(view) => view.read(reads).await?,
+        };
+        self.counters.read(reads, &answers);
+        Ok(answers)
     }
 
     /// Reads rows of one table; the answers come in the order of the keys.

@@ -1,12 +1,16 @@
-//! The model engine: in memory, for tests.
+//! The model engine: in memory, for tests, as hostile as they ask for.
 
+mod faults;
+
+pub use self::faults::Faults;
+use self::faults::{Dice, Fate};
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    Stamp,
+    CommitError, Stamp,
     batch::{Batch, Operation, Precondition},
     position::{fill, stamp_of},
     read::{Answers, Reads},
@@ -15,9 +19,10 @@ use crate::{
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 
 /// A database in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Model {
     state: Mutex<State>,
+    dice: Dice,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +39,13 @@ pub(crate) struct ModelSnapshot {
 }
 
 impl Model {
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self {
+            state: Mutex::default(),
+            dice: Dice::new(faults),
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> ModelSnapshot {
         let state = self.state.lock();
         ModelSnapshot {
@@ -42,8 +54,17 @@ impl Model {
         }
     }
 
-    /// Writes the batch, or tells which precondition does not hold.
-    pub(crate) fn commit(&self, batch: &Batch, epoch: u32) -> Result<Stamp, usize> {
+    /// Writes the batch, or tells why not.
+    pub(crate) fn commit(&self, batch: &Batch, epoch: u32) -> Result<Stamp, CommitError> {
+        match self.dice.roll() {
+            Fate::Conflict if !batch.preconditions.is_empty() => Err(CommitError::Conflict(0)),
+            Fate::Good | Fate::Conflict => self.write(batch, epoch),
+            Fate::ReplyLost => self.write(batch, epoch).and(Err(CommitError::Unknown)),
+            Fate::BatchLost => Err(CommitError::Unknown),
+        }
+    }
+
+    fn write(&self, batch: &Batch, epoch: u32) -> Result<Stamp, CommitError> {
         let mut state = self.state.lock();
         let unmet = batch
             .preconditions
@@ -53,7 +74,7 @@ impl Model {
                 Precondition::Equals(key, raw) => state.rows.get(key) != Some(raw),
             });
         if let Some(unmet) = unmet {
-            return Err(unmet);
+            return Err(CommitError::Conflict(unmet));
         }
         state.commits += 1;
         let stamp = stamp_of(state.commits);
