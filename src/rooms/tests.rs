@@ -7,6 +7,8 @@
     clippy::needless_pass_by_value
 )]
 
+mod cost;
+
 use std::sync::Arc;
 
 use pdu::{RoomRules, SigningKey};
