@@ -11,6 +11,7 @@ mod filter;
 mod knock;
 mod membership;
 mod message;
+mod presence;
 mod profile;
 mod push;
 mod read_marker;
@@ -79,6 +80,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(membership::unban_user)
         .endpoint(message::get_message_events)
         .endpoint(message::send_message_event)
+        .endpoint(presence::get_presence)
+        .endpoint(presence::set_presence)
         .endpoint(profile::delete_profile_field)
         .endpoint(profile::get_profile)
         .written(profile::get_profile_field)

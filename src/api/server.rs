@@ -84,6 +84,7 @@ impl Server {
             clock: parts.clock.clone(),
             random: parts.random.clone(),
         });
+        rooms.set_presence_enabled(parts.config.presence.enabled);
         let storage = parts.storage.clone();
         let server = Self(Arc::new(Inner {
             parts,

@@ -17,6 +17,7 @@ mod jobs;
 mod members;
 mod membership;
 mod place_token;
+mod presence;
 mod profiles;
 mod read;
 mod read_marker;
@@ -55,6 +56,7 @@ pub use self::{
     members::{MEMBERSHIPS, membership_of},
     membership::Said,
     place_token::{NoPlaceToken, PlaceToken},
+    presence::{Polling, PresenceNews, PresenceNow},
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
     room::Room,
@@ -98,6 +100,7 @@ struct Inner {
     run: u64,
     serials: Serials,
     typing: Typing,
+    presence: presence::Presence,
     counts: unread::Counts,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
@@ -113,6 +116,7 @@ impl Rooms {
             run: u64::from_be_bytes(run),
             typing: Typing::new(&parts.storage, &parts.clock, &serials),
             serials,
+            presence: presence::Presence::default(),
             counts: unread::Counts::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
@@ -160,6 +164,10 @@ impl Rooms {
         match self.0.latest_time.fetch_update(order, order, next) {
             Ok(latest) | Err(latest) => now.max(latest.saturating_add(1)),
         }
+    }
+
+    fn presence(&self) -> &presence::Presence {
+        &self.0.presence
     }
 
     fn counts(&self) -> &unread::Counts {

@@ -14,7 +14,7 @@ use crate::{
     log::{self, Part, RoomLog},
     state::Needed,
     timeline::Shown,
-    update::{Joined, Timeline},
+    update::{Joined, Met, Timeline},
     wants::type_passes,
 };
 
@@ -131,6 +131,7 @@ impl Reading<'_> {
             ephemeral: self.ephemeral(changed, of_room.receipts)?,
             account_data: self.room_account_data(room, &changed.account_data)?,
             counts_changed: changed.read,
+            met: Met::default(),
         };
         if let Some(log) = of_room.log {
             self.events(&mut joined, changed, log, changes).await?;
@@ -164,6 +165,11 @@ impl Reading<'_> {
             };
             log = whole;
         }
+        joined.met = Met {
+            room_is_new: !known,
+            generation: log.head.generation,
+            members: log.changed_members().map(ToOwned::to_owned).collect(),
+        };
         let look = Look {
             head: log.head.clone(),
             row: Some(changed.row.value.clone()),

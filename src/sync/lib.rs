@@ -11,6 +11,7 @@ mod joined;
 mod left;
 mod live;
 mod log;
+mod presence;
 mod state;
 mod summary;
 mod timeline;
@@ -233,8 +234,10 @@ impl Reading<'_> {
 
     async fn update(&self, changes: &changes::Changes) -> error::Result<Update> {
         let (joined, left) = tokio::try_join!(self.joined(changes), self.left(changes))?;
+        let presence = self.presence(changes, &joined).await?;
         Ok(Update {
             joined,
+            presence,
             left,
             invited: self.outside(changes, Membership::Invite)?,
             knocked: self.outside(changes, Membership::Knock)?,

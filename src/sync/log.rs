@@ -242,6 +242,15 @@ impl RoomLog {
             })
     }
 
+    /// Whose membership changed, as far as the rows tell.
+    pub(crate) fn changed_members(&self) -> impl Iterator<Item = &str> {
+        let changes = self.rows.iter().filter_map(|row| row.change.state.as_ref());
+        let members = changes
+            .flatten()
+            .filter(|entry| entry.event_type == "m.room.member" && entry.after.is_some());
+        members.map(|entry| entry.state_key.as_str())
+    }
+
     /// How the entries of the state changed: what stood under a key at `since`, before the row `start`
     /// (none: after all rows), and in the end. One walk over the trees where the rows do not tell.
     pub(crate) async fn changes(

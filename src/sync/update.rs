@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rooms::{PlaceToken, Room, Unread};
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
+use storage::schema::Generation;
 
 /// Everything that changed.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Update {
     pub knocked: Vec<Invited>,
     /// Global account data.
     pub account_data: Vec<Box<RawValue>>,
+    /// Who is online, where that changed.
+    pub presence: Vec<Box<RawValue>>,
 }
 
 /// A piece of a timeline.
@@ -51,6 +54,19 @@ pub struct Joined {
     pub account_data: Vec<Box<RawValue>>,
     /// Whether it is to be told though nothing above is there: the counts changed.
     pub counts_changed: bool,
+    /// With whom the user may share a room newly.
+    pub(crate) met: Met,
+}
+
+/// With whom a user may share a room newly.
+#[derive(Debug, Default)]
+pub(crate) struct Met {
+    /// With all that are in it.
+    pub(crate) room_is_new: bool,
+    /// Which of the room's flat tables are in force.
+    pub(crate) generation: Generation,
+    /// With those whose membership changed.
+    pub(crate) members: Vec<String>,
 }
 
 /// Who a room is named after, and how many are in it.
@@ -96,6 +112,7 @@ impl Update {
             && self.invited.is_empty()
             && self.knocked.is_empty()
             && self.account_data.is_empty()
+            && self.presence.is_empty()
     }
 }
 

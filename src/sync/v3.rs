@@ -36,6 +36,7 @@ pub fn encode(request: &Request, update: &Update, token: Token) -> error::Result
     let answer = Answer {
         next_batch: token.to_string(),
         account_data: Events::some(&update.account_data),
+        presence: Events::some(&update.presence),
         rooms: Some(rooms).filter(|rooms| !rooms.is_empty()),
     };
     serde_json::to_vec(&answer).map_err(error::internal)
@@ -53,6 +54,8 @@ struct Answer<'a> {
     next_batch: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     account_data: Option<Events<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<Events<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rooms: Option<Rooms<'a>>,
 }

@@ -11,6 +11,7 @@ mod discovery;
 mod filter;
 mod membership;
 mod message;
+mod presence;
 mod profile;
 mod push;
 mod read_marker;

@@ -8,7 +8,12 @@ use ruma::api::{
 };
 use storage::schema::Place;
 
-use super::{check_not_suspended, reading::Reading, the_event, transaction::transaction};
+use super::{
+    check_not_suspended,
+    reading::{Reading, viewer},
+    the_event,
+    transaction::transaction,
+};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/send/{eventType}/{txnId}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid).
@@ -30,6 +35,8 @@ pub(super) async fn send_message_event(
     let mut group = Group::one(draft);
     group.once = Some(once);
     let event_id = the_event(server.rooms.send(&room, group).await?)?;
+    let sender = viewer(&server, &call.caller);
+    server.rooms.is_active(&sender).await;
     Ok(send_message_event::v3::Response::new(event_id))
 }
 

@@ -32,5 +32,6 @@ pub(super) async fn set_read_marker(
     };
     let room = server.rooms.room(&request.room_id).await?;
     server.rooms.read_up_to(&room, &viewer, &wish).await?;
+    server.rooms.is_active(&viewer).await;
     Ok(set_read_marker::v3::Response::new())
 }

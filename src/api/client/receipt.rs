@@ -57,5 +57,6 @@ pub(super) async fn create_receipt(
     }
     let room = server.rooms.room(&request.room_id).await?;
     server.rooms.read_up_to(&room, &viewer, &wish).await?;
+    server.rooms.is_active(&viewer).await;
     Ok(create_receipt::v3::Response::new())
 }

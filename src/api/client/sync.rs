@@ -7,7 +7,7 @@ use error::Result;
 use ruma::api::client::sync::sync_events::v3::Filter;
 use sync::{Request, StateForm, Token, v3};
 
-use super::reading::viewer;
+use super::{presence::known, reading::viewer};
 use crate::{Call, Server, endpoint::Written};
 
 /// Ruma's request lacks the unstable name of a parameter.
@@ -20,6 +20,7 @@ mod sync_events {
                 auth_scheme::AccessToken, client::sync::sync_events::v3::Filter, request, response,
             },
             metadata,
+            presence::PresenceState,
         };
 
         metadata! {
@@ -47,6 +48,9 @@ mod sync_events {
             pub(crate) timeout: Option<Duration>,
             #[serde(default)]
             #[ruma_api(query)]
+            pub(crate) set_presence: PresenceState,
+            #[serde(default)]
+            #[ruma_api(query)]
             pub(crate) use_state_after: bool,
             /// MSC4222: its name before it was in the specification.
             #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
@@ -64,6 +68,8 @@ pub(super) use self::sync_events::v3::Request as SyncRequest;
 /// [`GET /sync`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync).
 pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Result<Written> {
     let request = call.request;
+    let set_presence = request.set_presence;
+    known(&set_presence)?;
     let since = request
         .since
         .map(|since| since.parse::<Token>())
@@ -92,7 +98,9 @@ pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Resu
         state,
         timeout: request.timeout.unwrap_or(Duration::ZERO),
     };
+    let polling = server.rooms.polling(&request.viewer, set_presence).await?;
     let stop = server.shutdown.begun();
     let (update, token) = server.syncs.sync(&request, stop).await?;
+    drop(polling);
     Ok(Written(Bytes::from(v3::encode(&request, &update, token)?)))
 }

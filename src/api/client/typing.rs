@@ -22,5 +22,6 @@ pub(super) async fn create_typing_event(
     let snapshot = server.rooms.snapshot().await?;
     room.check_joined(&snapshot, &viewer).await?;
     server.rooms.typing().set(&room, &viewer.user_id, timeout);
+    server.rooms.is_active(&viewer).await;
     Ok(create_typing_event::v3::Response::new())
 }

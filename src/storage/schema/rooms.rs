@@ -76,6 +76,8 @@ tables! { ROOM_TABLES:
     51 READ_BY_USER_ROOM Range: (ShortUserId, ShortRoomId, ReadScope) => ReadRow;
     /// Events that concern a local user more than the default rules count: mentions and the like.
     53 MENTION_BY_USER_ROOM Range: (ShortUserId, ShortRoomId, Place) => MentionRow;
+    /// What a local user says about how they are, and when they last did something. Rooms write it.
+    54 PRESENCE_BY_USER Hot: ShortUserId => PresenceRow;
 }
 
 /// What never changes of a room.
@@ -440,6 +442,15 @@ pub struct MentionRow {
     pub thread: Option<EventNumber>,
 }
 
+/// What of somebody's presence outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRow {
+    /// What they say about how they are.
+    pub status_msg: Option<String>,
+    /// When they last did something, in milliseconds since 1970; 0 if that is not known.
+    pub active_ts: u64,
+}
+
 records!(
     RoomRow,
     Head,
@@ -460,4 +471,5 @@ records!(
     UserRoomRow,
     ReadRow,
     MentionRow,
+    PresenceRow,
 );

@@ -1,0 +1,354 @@
+//! Who is online ([spec]): in memory, but for what people say about themselves.
+//!
+//! A change gets a serial of the process and is listed in its user's rooms, so that a sync finds the
+//! changes in its own rooms without looking at all people.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#presence
+
+mod people;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use ruma::{UserId, presence::PresenceState};
+use serde_json::value::RawValue;
+use storage::{
+    Batch, Range, Reads, ShortRoomId, ShortUserId, Snapshot, Topic,
+    schema::{self, Generation, Membership, PresenceRow},
+};
+
+pub use self::people::PresenceNow;
+use self::people::{Does, Kept, People, ROOMS_MAX};
+use crate::{Rooms, Viewer};
+
+/// The longest that somebody says about how they are, in bytes.
+const STATUS_MAX: usize = 4 * 1024;
+
+/// Who is online; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presence(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The operator wants none of it.
+    off: bool,
+    people: People,
+    /// Somebody waits for the time at which there is something to look at.
+    timed: bool,
+}
+
+/// Of whom somebody wants to learn how they are.
+#[derive(Debug)]
+pub struct PresenceNews<'a> {
+    /// The rooms they are in.
+    pub rooms: &'a BTreeSet<ShortRoomId>,
+    /// The serial of this process up to which they know; nothing at first.
+    pub serial: Option<u64>,
+    /// Those of the rooms that are new to them.
+    pub new_rooms: BTreeSet<ShortRoomId>,
+    /// People who are new in the others.
+    pub newcomers: BTreeSet<ShortUserId>,
+}
+
+/// A device that waits for news. When this is dropped it no longer does.
+#[derive(Debug)]
+pub struct Polling {
+    rooms: Rooms,
+    viewer: Viewer,
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        // Nothing follows at once: that it is gone shows after a while.
+        let now = self.rooms.now();
+        let mut state = self.rooms.presence().0.lock();
+        state.people.leaves(&self.viewer, now);
+    }
+}
+
+impl Rooms {
+    /// Whether people see who is online. Without, everybody is offline.
+    pub fn set_presence_enabled(&self, enabled: bool) {
+        self.presence().0.lock().off = !enabled;
+    }
+
+    /// Says how somebody is, and what they say about it (nothing clears what they said before).
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_INVALID_PARAM` if that is too long.
+    pub async fn set_presence(
+        &self,
+        viewer: &Viewer,
+        presence: PresenceState,
+        status_msg: Option<String>,
+    ) -> error::Result<()> {
+        if status_msg
+            .as_ref()
+            .is_some_and(|text| text.len() > STATUS_MAX)
+        {
+            return Err(error::invalid_param(format!(
+                "`status_msg` has at most {STATUS_MAX} bytes"
+            )));
+        }
+        self.device_does(viewer, Does::Says(presence, status_msg))
+            .await?;
+        if !self.presence().0.lock().off {
+            self.keep(viewer.short).await?;
+        }
+        Ok(())
+    }
+
+    /// A device begins to wait for news, and says how its user is (`set_presence`), for as long as the
+    /// answer is kept.
+    pub async fn polling(
+        &self,
+        viewer: &Viewer,
+        presence: PresenceState,
+    ) -> error::Result<Option<Polling>> {
+        if self.presence().0.lock().off {
+            return Ok(None);
+        }
+        self.device_does(viewer, Does::Polls(presence)).await?;
+        Ok(Some(Polling {
+            rooms: self.clone(),
+            viewer: viewer.clone(),
+        }))
+    }
+
+    /// Somebody does something: sends, reads on, types. Says nothing of those who never wait for news.
+    pub async fn is_active(&self, viewer: &Viewer) {
+        if !self.presence().0.lock().people.knows(viewer.short) {
+            return;
+        }
+        if let Err(error) = self.device_does(viewer, Does::Acts).await {
+            // What they did is done all the same.
+            tracing::warn!(%error, "a change of presence could not be told");
+        }
+    }
+
+    /// How somebody is whom the viewer shares a room with, or the viewer themselves.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if they share none.
+    pub async fn presence_of(&self, viewer: &Viewer, user: &UserId) -> error::Result<PresenceNow> {
+        let now = self.now();
+        let nothing = || PresenceNow::offline(Kept::default(), now);
+        if self.presence().0.lock().off {
+            return Ok(nothing());
+        }
+        let snapshot = self.snapshot().await?;
+        if viewer.user_id != user && !self.share_a_room(&snapshot, viewer, user).await? {
+            return Err(error::forbidden("You share no room with this user"));
+        }
+        let name = self.storage().user_hash(user);
+        let short = snapshot
+            .multi_get(&schema::USER_BY_NAME, &[name])
+            .await?
+            .pop()
+            .flatten();
+        let Some(short) = short.map(|row| row.value) else {
+            return Ok(nothing());
+        };
+        if let Some(found) = self.presence().0.lock().people.find(short, now) {
+            return Ok(found);
+        }
+        let kept = kept(&snapshot, short).await?;
+        Ok(PresenceNow::offline(kept, now))
+    }
+
+    /// `m.presence` as news for somebody.
+    pub fn presence_news(&self, wanted: &PresenceNews<'_>) -> error::Result<Vec<Box<RawValue>>> {
+        let now = self.now();
+        let state = self.presence().0.lock();
+        if state.off {
+            return Ok(Vec::new());
+        }
+        let people = &state.people;
+        let mut users = match wanted.serial {
+            Some(serial) => people.changed(wanted.rooms, serial),
+            None => people.present(wanted.rooms, now),
+        };
+        users.extend(people.present(&wanted.new_rooms, now));
+        users.extend(&wanted.newcomers);
+        people.events(&users, now)
+    }
+
+    /// Those of some users that are of this server and joined to the room named with them; one round trip.
+    pub async fn local_members(
+        &self,
+        snapshot: &Snapshot,
+        members: &[(ShortRoomId, Generation, &UserId)],
+    ) -> error::Result<BTreeSet<ShortUserId>> {
+        let hashes: Vec<_> = members
+            .iter()
+            .map(|(.., user)| self.storage().user_hash(*user))
+            .collect();
+        let keys: Vec<_> = members
+            .iter()
+            .zip(&hashes)
+            .map(|((room, generation, _), hash)| {
+                (*room, *generation, Membership::Join as u8, *hash)
+            })
+            .collect();
+        let mut reads = Reads::new();
+        let shorts = reads.get_all(&schema::USER_BY_NAME, &hashes);
+        let joined = reads.get_all(&schema::MEMBER_BY_ROOM, &keys);
+        let answers = snapshot.read(&reads).await?;
+        let (shorts, joined) = (answers.all(&shorts)?, answers.all(&joined)?);
+        let both = shorts.into_iter().zip(joined);
+        Ok(both
+            .filter_map(|(short, joined)| joined.and(short))
+            .map(|short| short.value)
+            .collect())
+    }
+
+    async fn device_does(&self, viewer: &Viewer, does: Does) -> error::Result<()> {
+        let known = {
+            let state = self.presence().0.lock();
+            if state.off {
+                return Ok(());
+            }
+            state.people.knows(viewer.short)
+        };
+        let kept = if known {
+            Kept::default()
+        } else {
+            kept(&self.snapshot().await?, viewer.short).await?
+        };
+        let (changed, watch) = {
+            let now = self.now();
+            let mut state = self.presence().0.lock();
+            state.people.take_in(viewer, kept);
+            let changed = state.people.does(viewer, does, now);
+            let watch = !std::mem::replace(&mut state.timed, true);
+            (changed, watch)
+        };
+        if watch {
+            let rooms = self.clone();
+            tokio::spawn(async move { rooms.watch_presence().await });
+        }
+        if changed {
+            self.tell_presence(viewer.short).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes to its end, until nobody is known any more.
+    async fn watch_presence(&self) {
+        loop {
+            match self.look_at_presence().await {
+                Ok(Some(wait)) => tokio::time::sleep(wait).await,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a change of presence could not be told");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Tells what has come to its end. How long until the next thing does; none if there is nothing, and
+    /// then nobody waits any more.
+    async fn look_at_presence(&self) -> error::Result<Option<Duration>> {
+        let now = self.now();
+        let (changed, next) = {
+            let mut state = self.presence().0.lock();
+            let (changed, next) = state.people.look_at_due(now);
+            state.timed = next.is_some();
+            (changed, next)
+        };
+        for (user, offline) in changed {
+            self.tell_presence(user).await?;
+            if offline {
+                self.keep(user).await?;
+            }
+        }
+        // Not each of thousands by itself.
+        let wait = |next: u64| Duration::from_millis(next.saturating_sub(now).max(1_000));
+        Ok(next.map(wait))
+    }
+
+    /// Lists a change in the rooms of its user, and wakes who is there.
+    async fn tell_presence(&self, user: ShortUserId) -> error::Result<()> {
+        let snapshot = self.snapshot().await?;
+        let rooms: Vec<_> = joined(&snapshot, user, ROOMS_MAX).await?;
+        let mut topics: Vec<_> = rooms.iter().map(|room| Topic::Room(*room)).collect();
+        topics.push(Topic::User(user));
+        {
+            let mut state = self.presence().0.lock();
+            let serial = self.serials().next();
+            state.people.list(user, rooms, serial, self.now());
+        }
+        self.storage().wake(&topics);
+        Ok(())
+    }
+
+    /// Writes down what is to outlive the process.
+    async fn keep(&self, user: ShortUserId) -> error::Result<()> {
+        let now = self.now();
+        let found = self.presence().0.lock().people.find(user, now);
+        let Some(found) = found else { return Ok(()) };
+        let row = PresenceRow {
+            status_msg: found.status_msg,
+            active_ts: found
+                .last_active_ago
+                .map_or(0, |ago| now.saturating_sub(ago)),
+        };
+        let mut batch = Batch::new();
+        batch.put(&schema::PRESENCE_BY_USER, &user, &row);
+        self.storage().commit(batch).await?;
+        Ok(())
+    }
+
+    async fn share_a_room(
+        &self,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        user: &UserId,
+    ) -> error::Result<bool> {
+        let rooms = joined(snapshot, viewer.short, usize::MAX).await?;
+        let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &rooms).await?;
+        let hash = self.storage().user_hash(user);
+        let keys: Vec<_> = rooms
+            .into_iter()
+            .zip(heads)
+            .filter_map(|(room, head)| {
+                Some((room, head?.value.generation, Membership::Join as u8, hash))
+            })
+            .collect();
+        let members = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
+        Ok(members.iter().any(Option::is_some))
+    }
+}
+
+/// The rooms that somebody is in, `max` at most.
+async fn joined(
+    snapshot: &Snapshot,
+    user: ShortUserId,
+    max: usize,
+) -> error::Result<Vec<ShortRoomId>> {
+    let range = Range::prefix(&(user,));
+    let rows = snapshot
+        .multi_range(&schema::ROOM_BY_USER, &[range])
+        .await?;
+    let joined = rows
+        .into_iter()
+        .flatten()
+        .filter(|(_, row)| row.value.value.membership == Membership::Join);
+    Ok(joined.map(|((_, room), _)| room).take(max).collect())
+}
+
+/// What is written down of somebody.
+async fn kept(snapshot: &Snapshot, user: ShortUserId) -> error::Result<Kept> {
+    let mut reads = Reads::new();
+    let row = reads.get(&schema::PRESENCE_BY_USER, &user);
+    let row = snapshot.read(&reads).await?.one(&row)?;
+    Ok(row.map_or_else(Kept::default, |row| Kept {
+        status_msg: row.value.status_msg,
+        active_ts: row.value.active_ts,
+    }))
+}
