@@ -97,7 +97,7 @@ impl Default for Counts {
 type RulesId = (Option<Position>, Option<Position>);
 
 /// A room whose unread events are to be counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     room: Arc<Room>,
     head: Head,

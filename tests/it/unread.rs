@@ -156,3 +156,22 @@ async fn calling_the_whole_room_is_a_highlight_if_one_may() {
     bob.send(&room, "m.room.message", content).await;
     assert_eq!(counts(&alice.sync(None).await, &room), (1, 0));
 }
+
+#[tokio::test]
+async fn what_is_redacted_is_not_unread() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let start = bob.sync(None).await;
+    let gone = alice.say(&room, "1").await;
+    alice.say(&room, "2").await;
+    let mentioned = mention(&alice, &room, &bob).await;
+    let sync = bob.sync(Some(&start.next_batch())).await;
+    assert_eq!(counts(&sync, &room), (3, 1));
+    for (number, event) in [gone, mentioned].iter().enumerate() {
+        let path = format!("/rooms/{room}/redact/{event}/{number}");
+        alice.put(&path, json!({})).await.ok();
+    }
+    let sync = bob.sync(Some(&sync.next_batch())).await;
+    assert_eq!(counts(&sync, &room), (1, 0));
+}

@@ -111,6 +111,7 @@ impl Writing<'_> {
             highlight: true,
             notify: !counted,
             thread: header.thread,
+            redacted: false,
         };
         let tombstone = header.event_type.eq_ignore_ascii_case("m.room.tombstone")
             && header.state_key.as_deref() == Some("");
@@ -195,6 +196,20 @@ impl Writing<'_> {
             &(short, target.number),
             &pruned.row(),
         );
+        // What was redacted before says nothing about itself any more.
+        if let Some(place) = target.header.place
+            && target.header.redacted_because.is_none()
+        {
+            let row = MentionRow {
+                number: target.number,
+                highlight: false,
+                notify: old.counts(&target.header.event_type),
+                thread: target.header.thread,
+                redacted: true,
+            };
+            let key = (EVERYBODY, short, place);
+            self.batch.put(&schema::MENTION_BY_USER_ROOM, &key, &row);
+        }
         if let (Some(relation), Some(place)) = (old.relation, target.header.place) {
             let parent = self.storage.event_hash(&relation.parent);
             self.batch

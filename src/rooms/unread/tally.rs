@@ -60,6 +60,8 @@ pub(super) struct Tally {
     rules: RulesId,
     mode: Mode,
     through: Place,
+    /// The room's next slot when this was begun: what was redacted before was not counted.
+    began: u64,
     /// The room's totals there.
     totals: Totals,
     counts: BTreeMap<Option<EventNumber>, Count>,
@@ -96,6 +98,7 @@ impl Asked {
             rules: self.rules,
             mode: self.mode,
             through: self.read.room.place,
+            began: self.head.next_slot,
             totals: self.read.room.totals,
             counts: BTreeMap::new(),
             roots: HashMap::new(),
@@ -126,6 +129,8 @@ struct Third {
     tally: Option<Tally>,
     placed: Vec<(Place, PlacedEvent)>,
     whole: bool,
+    /// The count cannot go on from the one before.
+    void: bool,
     displayname: Option<String>,
     events: ListSlot<EventRow>,
     /// The ids of roots of threads that are known.
@@ -178,13 +183,22 @@ impl Rooms {
             } else {
                 third.tell_threads_apart();
             }
-            if !third.whole {
+            if !third.whole && !third.void {
                 behind.push(Arc::clone(&asked.room));
+            }
+            let key = (viewer.short, asked.room.short);
+            if third.void {
+                self.counts().tallies.remove(&key);
+                let anew = [Some(asked.clone())];
+                let counted = Box::pin(self.count(snapshot, viewer, rules, &anew));
+                let (counted, more) = counted.await?;
+                unread.extend(counted);
+                behind.extend(more);
+                continue;
             }
             unread.push(third.unread(asked));
             if let Some(mut tally) = third.tally.take() {
                 tally.roots = third.roots;
-                let key = (viewer.short, asked.room.short);
                 self.counts().tallies.insert(key, Arc::new(tally));
             }
         }
@@ -249,7 +263,8 @@ fn third_of(
     let mut mentions = BTreeMap::new();
     for slot in second.mentions.iter().flatten() {
         for ((_, _, place), row) in answers.rows(slot)? {
-            // Who is mentioned by name and with everybody is mentioned once.
+            // Who is mentioned by name and with everybody is mentioned once. That an event was redacted
+            // stands with what everybody is told, which comes last.
             mentions.insert(place, row.value);
         }
     }
@@ -285,6 +300,7 @@ fn third_of(
         tally,
         placed,
         whole,
+        void: false,
         displayname,
         events: reads.get_all(&schema::EVENT_BY_NUMBER, &judged),
         roots: known,
@@ -342,7 +358,13 @@ impl Third {
             };
             let sender = row.header.sender.as_str();
             let read = tally.read.of(placed.thread).place >= *place;
-            if read || place.step != 0 || sender == viewer.user_id {
+            if row.header.event_type == "m.room.redaction" && place.slot >= tally.began {
+                // What it redacts may be counted already.
+                self.void = true;
+                return Ok(());
+            }
+            let redacted = row.header.redacted_because.is_some();
+            if read || redacted || place.step != 0 || sender == viewer.user_id {
                 continue;
             }
             let json = String::from_utf8(row.json.to_vec()).map_err(error::internal)?;
@@ -411,6 +433,13 @@ impl Third {
             main.notifications = outside(&asked.head.totals).saturating_sub(read);
         }
         for mention in self.mentions.values() {
+            if mention.redacted {
+                let count = counts.entry(mention.thread).or_default();
+                let counted = mention.notify && asked.mode == Mode::Totals;
+                let less = count.notifications.saturating_sub(counted.into());
+                count.notifications = less;
+                continue;
+            }
             let notify = mention.notify || asked.mode == Mode::Mentions;
             counts.entry(mention.thread).or_default().add(Count {
                 notifications: notify.into(),

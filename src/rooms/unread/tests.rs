@@ -182,6 +182,8 @@ enum Step {
         private: bool,
         thread: u8,
     },
+    /// Alice redacts something.
+    Redact(prop::sample::Index),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -201,7 +203,8 @@ fn step() -> impl Strategy<Value = Step> {
         private,
         thread,
     });
-    prop_oneof![5 => send, 1 => receipt]
+    let redact = any::<prop::sample::Index>().prop_map(Step::Redact);
+    prop_oneof![8 => send, 2 => receipt, 1 => redact]
 }
 
 fn a_rule_set() -> impl Strategy<Value = Rules> {
@@ -227,6 +230,7 @@ struct Known {
     thread: Option<usize>,
     /// What it relates to.
     parent: Option<usize>,
+    redacted: bool,
 }
 
 /// Everything there is, and up to where Bob has read it: all, the main timeline, threads.
@@ -256,7 +260,7 @@ impl Naive {
     ) -> Unread {
         let mut unread = Unread::default();
         for (index, event) in self.events.iter().enumerate() {
-            if self.is_read(index) || event.sender == ignored {
+            if self.is_read(index) || event.redacted || event.sender == ignored {
                 continue;
             }
             let raw = Raw::<AnySyncTimelineEvent>::from_json(to_raw_value(&event.json).unwrap());
@@ -365,6 +369,7 @@ async fn send_step(
         json,
         thread,
         parent,
+        redacted: false,
     });
     if *sender == bob.user_id {
         naive.read_scope(thread, index);
@@ -417,6 +422,33 @@ async fn receipt_step(
         ReceiptThread::Main => naive.read_scope(None, index),
         _ => naive.read_scope(Some(root), index),
     }
+}
+
+async fn redact_step(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    naive: &mut Naive,
+    event: prop::sample::Index,
+) {
+    if naive.events.is_empty() {
+        return;
+    }
+    let index = event.index(naive.events.len());
+    let content = json!({ "redacts": naive.events[index].event_id, "n": naive.events.len() });
+    let draft = Draft {
+        redacts: Some(naive.events[index].event_id.clone()),
+        ..Draft::message(alice(), "m.room.redaction", to_raw_value(&content).unwrap())
+    };
+    let event_id = rooms.send(room, Group::one(draft)).await.unwrap().remove(0);
+    naive.events[index].redacted = true;
+    naive.events.push(Known {
+        event_id,
+        sender: alice(),
+        json: json!({ "type": "m.room.redaction", "sender": alice(), "content": content }),
+        thread: None,
+        parent: None,
+        redacted: false,
+    });
 }
 
 /// Everything that can happen, each step compared with the naive count.
@@ -482,6 +514,7 @@ async fn run(storage: Storage, version: RoomVersionId, rules: Rules, steps: Vec<
                 let what = (event, private, thread);
                 receipt_step(&rooms, &room, &mut naive, &bob, what).await;
             }
+            Step::Redact(event) => redact_step(&rooms, &room, &mut naive, event).await,
         }
         // Not after each step: what was not counted for a while is counted together.
         if at % 3 == 0 {

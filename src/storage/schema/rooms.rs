@@ -440,6 +440,9 @@ pub struct MentionRow {
     pub notify: bool,
     /// The thread it belongs to.
     pub thread: Option<EventNumber>,
+    /// It was redacted since: nobody is notified of it any more, in whatever other row it is, and if
+    /// `notify` the totals count it all the same.
+    pub redacted: bool,
 }
 
 /// What of somebody's presence outlives the process.
