@@ -12,7 +12,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use pdu::EventNumber;
 use ruma::{EventId, OwnedEventId, events::receipt::ReceiptThread};
 use serde::Deserialize;
 use storage::{
@@ -25,13 +24,17 @@ use storage::{
 
 use crate::{
     Room, Rooms, Viewer,
-    event::Mentions,
-    receipts::{ReadEvents, thread_hash},
+    receipts::{ReadEvent, ReadEvents, thread_hash},
     unread::SCOPES_MAX,
 };
 
 /// Tries to store what somebody has read, while other devices of theirs are at it too.
 const TRIES_MAX: usize = 20;
+
+/// Relations are followed so far to find out whether an event belongs to a thread ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
+const HOPS_MAX: usize = 3;
 
 /// So many rows of threads that were read are taken away at once when they say nothing any more.
 const FORGOTTEN_MAX: usize = 100;
@@ -167,11 +170,10 @@ impl<'a> Reading<'a> {
         named.extend(fully_read.as_ref().and_then(marked_event));
         let events = ReadEvents::load(rooms, room, snapshot, &named).await?;
 
-        let scopes: Vec<_> = wish
-            .receipts
-            .iter()
-            .map(|receipt| scope(&events, receipt))
-            .collect::<error::Result<_>>()?;
+        let mut scopes = Vec::new();
+        for receipt in &wish.receipts {
+            scopes.push(scope(rooms, room, snapshot, &events, receipt).await?);
+        }
         Ok(Self {
             rooms,
             room,
@@ -349,32 +351,44 @@ fn marked_event(row: &Found<Stamped<AccountDataRow>>) -> Option<OwnedEventId> {
     Some(content.event_id)
 }
 
-/// What a receipt says was read. The thread it names must be one that its event belongs to: by itself, by
-/// what it relates to, or as its root.
-fn scope(events: &ReadEvents, receipt: &NewReceipt) -> error::Result<ReadScope> {
+/// What a receipt says was read. The thread it names must be one that its event belongs to: by itself, as
+/// its root, or as what relates to the root, over [`HOPS_MAX`] others at most.
+async fn scope(
+    rooms: &Rooms,
+    room: &Room,
+    snapshot: &Snapshot,
+    events: &ReadEvents,
+    receipt: &NewReceipt,
+) -> error::Result<ReadScope> {
     let event = events.placed(&receipt.event_id)?;
     let wrong =
         || error::invalid_param("The event does not belong to the thread that `thread_id` names");
-    match &receipt.thread {
-        ReceiptThread::Unthreaded => Ok(ReadScope::Room),
-        ReceiptThread::Main if event.row.header.thread.is_none() => Ok(ReadScope::Main),
-        ReceiptThread::Thread(root_id) => {
-            let root = events.find(root_id).ok_or_else(wrong)?;
-            let number: EventNumber = root.number;
-            let relates_to_root = || {
-                let json = &event.row.json;
-                let span = &event.row.header.content;
-                let content = json.get(span.start as usize..span.end as usize);
-                Mentions::of_content(content.unwrap_or_default())
-                    .relation
-                    .is_some_and(|relation| relation.parent == *root_id)
-            };
-            let belongs = event.row.header.thread == Some(number)
-                || (root.is_thread_root && (event.number == number || relates_to_root()));
-            belongs
-                .then_some(ReadScope::Thread(number))
-                .ok_or_else(wrong)
-        }
-        _ => Err(wrong()),
+    let root_id = match &receipt.thread {
+        ReceiptThread::Unthreaded => return Ok(ReadScope::Room),
+        ReceiptThread::Main if event.row.header.thread.is_none() => return Ok(ReadScope::Main),
+        ReceiptThread::Thread(root_id) => root_id,
+        _ => return Err(wrong()),
+    };
+    let root = events.find(root_id).ok_or_else(wrong)?;
+    let thread = ReadScope::Thread(root.number);
+    if event.row.header.thread == Some(root.number) {
+        return Ok(thread);
     }
+    if !root.is_thread_root || event.row.header.thread.is_some() {
+        return Err(wrong());
+    }
+    if event.number == root.number {
+        return Ok(thread);
+    }
+    let mut parent = event.parent();
+    for _ in 0..HOPS_MAX {
+        let Some(id) = parent else { break };
+        if id == *root_id {
+            return Ok(thread);
+        }
+        let wanted = BTreeSet::from([id.clone()]);
+        let found = ReadEvents::load(rooms, room, snapshot, &wanted).await?;
+        parent = found.find(&id).and_then(ReadEvent::parent);
+    }
+    Err(wrong())
 }

@@ -19,7 +19,7 @@ use storage::{
     schema::{self, EventRow, Place, ReceiptKind, ReceiptRow, Totals},
 };
 
-use crate::{Room, Rooms, Viewer};
+use crate::{Room, Rooms, Viewer, event::Mentions, read::content_of};
 
 /// How many receipts of a room a client gets at once: the latest. The older ones stand far up in the
 /// timeline, where hardly anybody looks.
@@ -144,6 +144,14 @@ pub(crate) struct ReadEvent {
     pub(crate) is_thread_root: bool,
     /// Where it stands; none for events that are not in the timeline.
     placed: Option<Placed>,
+}
+
+impl ReadEvent {
+    /// What it relates to.
+    pub(crate) fn parent(&self) -> Option<OwnedEventId> {
+        let relation = Mentions::of_content(content_of(&self.row)).relation;
+        relation.map(|relation| relation.parent)
+    }
 }
 
 /// Where an event stands in the timeline.

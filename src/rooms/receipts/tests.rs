@@ -239,23 +239,17 @@ async fn what_relates_to_an_event_of_a_thread_belongs_to_it() {
         .read(&world.bob, READ, &last, ReceiptThread::Main)
         .await;
     assert_eq!(main.unwrap_err().status(), 400);
-    // What relates to the root otherwise is in the main timeline, and may be read with the thread.
-    let to_root = send(
-        &world.rooms,
-        &world.room,
-        &alice(),
-        "m.reaction",
-        &related(&root),
-    )
-    .await;
-    world
-        .read(&world.bob, READ, &to_root, ReceiptThread::Main)
-        .await
-        .unwrap();
-    world
-        .read(&world.bob, READ, &to_root, thread)
-        .await
-        .unwrap();
+    // What relates to the root otherwise is in the main timeline, and may be read with the thread; what
+    // relates to that too, but not for ever.
+    let mut last = root;
+    for hops in 1..=4 {
+        let (rooms, room) = (&world.rooms, &world.room);
+        last = send(rooms, room, &alice(), "m.reaction", &related(&last)).await;
+        let main = world.read(&world.bob, READ, &last, ReceiptThread::Main);
+        main.await.unwrap();
+        let thread = world.read(&world.bob, READ, &last, thread.clone()).await;
+        assert_eq!(thread.is_ok(), hops <= 3, "{hops}");
+    }
 }
 
 #[tokio::test]
