@@ -13,7 +13,9 @@ use pdu::tree::NodeHash;
 use ruma::OwnedEventId;
 use storage::{
     Batch, Position, Raw, Storage, Topic,
-    schema::{self, EventRef, PlacedEvent, RoomChange, RoomRow, StateChange, StreamRecord},
+    schema::{
+        self, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, StateChange, StreamRecord,
+    },
 };
 
 pub(crate) use self::related::EVERYBODY;
@@ -40,6 +42,29 @@ pub(crate) fn accept(
         index,
     };
     writing.accept(judged);
+}
+
+/// Puts the rows of an event of another server into the batch, and what it means for holes in the timeline.
+pub(crate) fn receive(
+    storage: &Storage,
+    batch: &mut Batch,
+    working: &mut Working,
+    judged: Judged,
+    gaps: &[(Place, Option<Gap>)],
+    was_outlier: bool,
+) {
+    let short = working.room.short;
+    if was_outlier && judged.verdict.is_none() {
+        let key = (short, judged.event.number);
+        batch.delete(&schema::VERDICT_BY_EVENT, &key);
+    }
+    for (place, gap) in gaps {
+        match gap {
+            Some(gap) => batch.put(&schema::GAP_BY_PLACE, &(short, *place), gap),
+            None => batch.delete(&schema::GAP_BY_PLACE, &(short, *place)),
+        }
+    }
+    accept(storage, batch, working, judged, 0);
 }
 
 /// Puts what a group asks for besides its events into the batch.
@@ -103,7 +128,9 @@ impl Writing<'_> {
         self.event(&judged);
         self.place(&judged, counted);
         self.nodes(&judged.nodes);
-        self.log(&judged);
+        if judged.event.header.place.is_some() {
+            self.log(&judged);
+        }
         for entry in &judged.change.entries {
             self.state_entry(entry);
         }
@@ -140,7 +167,9 @@ impl Writing<'_> {
             number: Some(event.number),
         };
         self.batch.put(&schema::NUMBER_BY_EVENT, &name, &reference);
-        self.batch.put(&schema::ROOTS_BY_EVENT, &key, &judged.roots);
+        if let Some(roots) = &judged.roots {
+            self.batch.put(&schema::ROOTS_BY_EVENT, &key, roots);
+        }
         if let Some(verdict) = &judged.verdict {
             self.batch.put(&schema::VERDICT_BY_EVENT, &key, verdict);
         }
@@ -189,7 +218,7 @@ impl Writing<'_> {
         let change = RoomChange {
             number: Some(judged.event.number),
             place: judged.event.header.place,
-            historic: false,
+            historic: judged.is_historic(),
             root: judged.change.root,
             state,
         };
@@ -203,7 +232,7 @@ impl Writing<'_> {
             room: self.short(),
             number: judged.event.number,
             place: judged.event.header.place,
-            historic: false,
+            historic: judged.is_historic(),
             local: judged.local,
             servers: self.servers_to_tell(judged),
         };

@@ -22,6 +22,7 @@ mod profiles;
 mod read;
 mod read_marker;
 mod receipts;
+mod receive;
 mod restricted;
 mod room;
 mod send;
@@ -59,6 +60,7 @@ pub use self::{
     presence::{Polling, PresenceNews, PresenceNow},
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
+    receive::{Incoming, Received, Standing},
     room::Room,
     state::StateKey,
     timeline::{Page, Span},

@@ -8,6 +8,7 @@
 )]
 
 mod cost;
+mod receive;
 
 use std::sync::Arc;
 

@@ -4,9 +4,11 @@
 //! one sync of the log. The commit's precondition is the room's head: a second writer of the same room
 //! (another process, or one made anew) costs a retry, never a wrong state.
 
+mod incoming;
 mod judge;
 mod load;
 mod needs;
+mod resolve;
 mod working;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -16,13 +18,15 @@ use ruma::OwnedEventId;
 use storage::{Batch, CommitError};
 use tokio::sync::oneshot;
 
+use self::incoming::Judgement;
 pub(crate) use self::{
+    incoming::pruned_by,
     judge::{Entry, Judged, visibility_of},
     load::{flat_key, write_answer},
     needs::STRIPPED_STATE,
     working::Working,
 };
-use crate::{Group, Room, Rooms, accept};
+use crate::{Group, Incoming, Received, Room, Rooms, accept};
 
 /// Events in one commit at most.
 const EVENTS_MAX: usize = 1_000;
@@ -44,8 +48,16 @@ pub(crate) struct RoomWriter {
 struct Queue {
     waiting: VecDeque<Waiting>,
     draining: bool,
+    arriving: VecDeque<Arriving>,
     /// What the last commit left behind: good for the next one if the head is still the same.
     warm: Option<Box<Working>>,
+}
+
+/// An event of another server that waits to be judged.
+#[derive(Debug)]
+struct Arriving {
+    incoming: Incoming,
+    answer: oneshot::Sender<error::Result<Received>>,
 }
 
 #[derive(Debug)]
@@ -79,20 +91,83 @@ impl RoomWriter {
             .map_err(|_| error::internal("the room's writer was stopped"))?
     }
 
+    /// Receives an event of another server. Goes on when the caller does not.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        rooms: &Rooms,
+        incoming: Incoming,
+    ) -> error::Result<Received> {
+        let (answer, answered) = oneshot::channel();
+        let start = {
+            let mut queue = self.queue.lock();
+            queue.arriving.push_back(Arriving { incoming, answer });
+            !std::mem::replace(&mut queue.draining, true)
+        };
+        if start {
+            let (writer, rooms) = (Arc::clone(self), rooms.clone());
+            tokio::spawn(async move { writer.drain(&rooms).await });
+        }
+        answered
+            .await
+            .map_err(|_| error::internal("the room's writer was stopped"))?
+    }
+
+    /// Writes what waits until nothing does: drafts and events of other servers by turns.
     async fn drain(&self, rooms: &Rooms) {
         loop {
-            let (mut waiting, mut warm) = {
+            let (mut waiting, arriving, mut warm) = {
                 let mut queue = self.queue.lock();
                 let waiting = queue.take();
-                if waiting.is_empty() {
+                let arriving = queue.arriving.pop_front();
+                if waiting.is_empty() && arriving.is_none() {
                     queue.draining = false;
                     return;
                 }
-                (waiting, queue.warm.take())
+                (waiting, arriving, queue.warm.take())
             };
             self.write(rooms, &mut waiting, &mut warm).await;
+            if let Some(arriving) = arriving {
+                // What it changes in the state is not followed up: the next draft looks anew.
+                warm = None;
+                let received = self.write_incoming(rooms, &arriving.incoming).await;
+                let _ = arriving.answer.send(received);
+            }
             self.queue.lock().warm = warm;
         }
+    }
+
+    /// Judges and commits an event of another server.
+    async fn write_incoming(&self, rooms: &Rooms, incoming: &Incoming) -> error::Result<Received> {
+        for _ in 0..TRIES_MAX {
+            let mut to_write = match incoming::judge(rooms, &self.room, incoming).await? {
+                Judgement::Answer(received) => return Ok(received),
+                Judgement::Again => continue,
+                Judgement::Write(to_write) => to_write,
+            };
+            let mut batch = Batch::new();
+            let working = &mut to_write.working;
+            let storage = rooms.storage();
+            let (judged, gaps) = (to_write.judged, &to_write.gaps);
+            accept::receive(
+                storage,
+                &mut batch,
+                working,
+                judged,
+                gaps,
+                to_write.was_outlier,
+            );
+            accept::finish(storage, &mut batch, working, 1);
+            match storage.commit(batch).await {
+                Ok(_) => return Ok(to_write.received),
+                // Judged again, it turns out to be known if it was written.
+                Err(CommitError::Unknown | CommitError::Conflict(_) | CommitError::TooOld) => {}
+                Err(CommitError::TooLarge) => {
+                    return Err(error::too_large("This is too much to store at once"));
+                }
+                Err(error) => return Err(error::internal(error)),
+            }
+        }
+        Err(error::internal("the room changes too fast to be written"))
     }
 
     /// Judges, commits and answers what was taken from the queue.

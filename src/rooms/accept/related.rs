@@ -16,7 +16,7 @@ use super::Writing;
 use crate::{
     StoredEvent,
     event::{Mentions, Relation},
-    writer::Judged,
+    writer::{Judged, pruned_by},
 };
 
 /// Stands for everybody in the room, in the table of mentions.
@@ -26,7 +26,9 @@ impl Writing<'_> {
     /// Whether the event is one that the default push rules count.
     pub(super) fn counts(&self, judged: &Judged) -> bool {
         let header = &judged.event.header;
-        header.place.is_some() && judged.mentions.counts(&header.event_type)
+        header.place.is_some()
+            && !judged.is_historic()
+            && judged.mentions.counts(&header.event_type)
     }
 
     /// The root of the thread that the event belongs to: by its own relation, or by that of the event
@@ -50,12 +52,14 @@ impl Writing<'_> {
         if let Some(relation) = &judged.mentions.relation {
             self.relation(&judged.event, relation, place);
         }
-        if let Some(root) = judged.event.header.thread {
-            self.thread_row(judged, root, place, counted);
-        }
-        let everybody = self.mentions(judged, place, counted);
-        if judged.event.header.state_key.is_none() || counted || everybody {
-            self.sender_has_read(&judged.event, place);
+        if !judged.is_historic() {
+            if let Some(root) = judged.event.header.thread {
+                self.thread_row(judged, root, place, counted);
+            }
+            let everybody = self.mentions(judged, place, counted);
+            if judged.event.header.state_key.is_none() || counted || everybody {
+                self.sender_has_read(&judged.event, place);
+            }
         }
         if judged.event.header.redacts.is_some()
             && *judged.event.pdu.event_type() == TimelineEventType::RoomRedaction
@@ -166,30 +170,18 @@ impl Writing<'_> {
     }
 
     fn prune(&mut self, judged: &Judged, target: &Arc<StoredEvent>) -> bool {
-        let rules = self.working.room.rules;
+        let room = &self.working.room;
         let Some(create) = self.working.current(&StateEventType::RoomCreate, "") else {
             return false;
         };
         let levels = self.working.current(&StateEventType::RoomPowerLevels, "");
-        let power = PowerLevels::new(rules, &create.pdu, levels.map(|event| event.pdu.as_ref()));
-        if !pdu::redaction_applies(&judged.event.pdu, &target.pdu, rules, &power).unwrap_or(false)
-            || target.number == create.number
-        {
-            return false;
-        }
-        let Ok(pruned) = target.pdu.redacted(rules) else {
+        let levels = levels.map(|event| event.pdu.as_ref());
+        let power = PowerLevels::new(room.rules, &create.pdu, levels);
+        let Some(pruned) = pruned_by(room, &judged.event, target, &power) else {
             return false;
         };
+        let pruned = Arc::new(pruned);
         let old = Mentions::of(&target.pdu);
-        let mut header = target.header.clone();
-        header.content = pruned.content_span();
-        header.redacts = pruned.redacts().map(ToString::to_string);
-        header.redacted_because = Some(judged.event.number);
-        let pruned = Arc::new(StoredEvent {
-            number: target.number,
-            header,
-            pdu: Arc::new(pruned),
-        });
         let short = self.short();
         self.batch.put(
             &schema::EVENT_BY_NUMBER,

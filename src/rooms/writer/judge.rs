@@ -13,7 +13,7 @@ use ruma::{
 use smallvec::SmallVec;
 use storage::{
     NameHash,
-    schema::{EventHeader, EventRoots, Extremity, Head, Place, Verdict, Visibility},
+    schema::{EventHeader, EventRoots, Extremity, Head, Place, Standing, Verdict, Visibility},
 };
 
 use super::{
@@ -27,7 +27,8 @@ use crate::{Draft, Group, Parts, Room, Rooms, StateKey, StoredEvent, event::Ment
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) event: Arc<StoredEvent>,
-    pub(crate) roots: EventRoots,
+    /// The state around it; none for an outlier.
+    pub(crate) roots: Option<EventRoots>,
     /// None: live and accepted.
     pub(crate) verdict: Option<Verdict>,
     /// The new nodes of the state after it, and of the current state.
@@ -39,6 +40,14 @@ pub(crate) struct Judged {
     pub(crate) mentions: Mentions,
     /// Made by us.
     pub(crate) local: bool,
+}
+
+impl Judged {
+    /// Whether it was found after what came later.
+    pub(crate) fn is_historic(&self) -> bool {
+        let verdict = self.verdict.as_ref();
+        verdict.is_some_and(|verdict| verdict.standing == Standing::Historic)
+    }
 }
 
 /// What an event changes in the room's current state.
@@ -275,7 +284,7 @@ impl<'a> Trial<'a> {
         let judged = Judged {
             mentions: Mentions::of(&event.pdu),
             event,
-            roots,
+            roots: Some(roots),
             verdict: None,
             nodes,
             change: CurrentChange {

@@ -40,6 +40,17 @@ pub(super) async fn working(
         First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
         return Ok(working);
     }
+    with_needs(rooms, room, &needs, warm).await
+}
+
+/// The same for needs that are known.
+pub(super) async fn with_needs(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    needs: &Needs,
+    warm: Option<Box<Working>>,
+) -> error::Result<Box<Working>> {
+    let own = || rooms.server_name().to_owned();
     let mut working = match warm {
         Some(warm) => warm,
         // Hardly any room ever leaves the first generation of its flat tables: read as if, then look.
@@ -52,7 +63,7 @@ pub(super) async fn working(
     };
     loop {
         let snapshot = rooms.snapshot().await?;
-        let first = First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
+        let first = First::read(rooms.storage(), &snapshot, &mut working, needs).await?;
         let head = first
             .head
             .ok_or_else(|| error::not_found("This room is gone"))?;
@@ -71,7 +82,7 @@ pub(super) async fn working(
             rooms,
             &snapshot,
             &mut working,
-            &needs,
+            needs,
             first.numbers,
             first.events,
         )

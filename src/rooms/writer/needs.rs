@@ -9,6 +9,7 @@ use ruma::{
 };
 use storage::OnceKey;
 
+use super::judge::Entry;
 use crate::{Draft, Group, StateKey, event::Mentions};
 
 /// The state that everybody who is invited, or who knocks, gets to see (client-server API, *Stripped
@@ -47,6 +48,32 @@ impl Needs {
                 needs.add(rules, server_name, draft);
             }
         }
+        needs
+    }
+
+    /// What is needed to write an event of another server, which changes these entries of the current
+    /// state.
+    pub(super) fn incoming(
+        rules: &RoomRules,
+        server_name: &ServerName,
+        draft: &Draft,
+        entries: &[Entry],
+    ) -> Self {
+        let mut needs = Self::default();
+        let members = entries
+            .iter()
+            .filter(|entry| entry.key.0 == StateEventType::RoomMember)
+            .filter_map(|entry| Some((UserId::parse(&entry.key.1).ok()?, entry.after.as_ref())));
+        for (member, event) in members {
+            let sender = event.map(|event| event.header.sender.clone());
+            let sender = sender.map(|sender| (StateEventType::RoomMember, sender));
+            needs.state.extend(sender);
+            needs
+                .state
+                .extend(STRIPPED_STATE.map(|kind| (kind, String::new())));
+            needs.members.insert(member);
+        }
+        needs.add(rules, server_name, draft);
         needs
     }
 

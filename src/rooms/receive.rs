@@ -1,0 +1,74 @@
+//! Receiving events of other servers.
+//!
+//! Checks 1 to 3 on receipt of a PDU (its form, its signatures, its hashes) are done by who has fetched the
+//! keys; the rest of them is [`judged`](crate::writer) by the room's writer, in the specification's order
+//! ([spec]), and what passes is accepted like an event of our own.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+
+use std::sync::Arc;
+
+use pdu::Pdu;
+use ruma::OwnedEventId;
+
+use crate::{Room, Rooms};
+
+/// An event of another server, well formed, its signatures and hashes checked.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// How it stands to the timeline.
+    pub standing: Standing,
+}
+
+/// How an event that comes in stands to the timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It happened now. `state_before` names the state before it, for one that follows events we lack.
+    Live {
+        /// All events of the state before it, if its prev events do not tell.
+        state_before: Option<Vec<OwnedEventId>>,
+    },
+    /// It is only needed as somebody's auth event or state.
+    Outlier,
+    /// It happened before the live event of `slot`; each one goes before those found earlier.
+    Historic {
+        /// The slot.
+        slot: u64,
+        /// All events of the state before it.
+        state_before: Vec<OwnedEventId>,
+    },
+}
+
+/// What became of an event that came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It passed all checks.
+    Accepted,
+    /// The state before it allows it, the current state does not: kept out of sight.
+    SoftFailed(String),
+    /// It is not allowed.
+    Rejected(String),
+    /// It is here already.
+    Known,
+    /// It cannot be judged without these events, which have to be received first.
+    Missing {
+        /// Of its auth events, and of the state it was given.
+        auth: Vec<OwnedEventId>,
+        /// Of its prev events.
+        prev: Vec<OwnedEventId>,
+    },
+}
+
+impl Rooms {
+    /// Receives an event of another server into a room that this server knows. Receiving the same one
+    /// again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails, or the event cannot be stored.
+    pub async fn receive(&self, room: &Arc<Room>, incoming: Incoming) -> error::Result<Received> {
+        self.writer(room).receive(self, incoming).await
+    }
+}

@@ -1,0 +1,426 @@
+//! Judging an event of another server: checks 4 to 6 on receipt of a PDU, and where it belongs.
+
+mod event;
+mod states;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use pdu::{
+    AuthChain, EventNumber, Pdu, check_auth, check_auth_without_state,
+    tree::{NodeHash, Nodes},
+};
+use ruma::{
+    EventId, OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+use storage::{
+    Found, NameHash, Reads, Snapshot,
+    schema::{
+        self, EventRoots, Extremity, Gap, Head, Outcome, Place, Standing as StoredStanding, Verdict,
+    },
+};
+
+pub(crate) use self::event::pruned_by;
+use super::{
+    judge::{CurrentChange, Judged, visibility_of},
+    load,
+    needs::Needs,
+    working::Working,
+};
+use crate::{
+    Draft, Incoming, Received, Room, Rooms, Standing, StateKey, StoredEvent, event::Mentions,
+};
+
+/// What is to be done with an event that came in.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    /// Nothing is to be written.
+    Answer(Received),
+    /// The room changed under the judge's hands.
+    Again,
+    /// It is to be written.
+    Write(Box<ToWrite>),
+}
+
+/// An event that came in and is to be written.
+#[derive(Debug)]
+pub(super) struct ToWrite {
+    pub(super) working: Box<Working>,
+    pub(super) judged: Judged,
+    pub(super) received: Received,
+    /// Holes in the timeline, as they are from now on; closed where nothing is missing.
+    pub(super) gaps: Vec<(Place, Option<Gap>)>,
+    /// It was here as an outlier.
+    pub(super) was_outlier: bool,
+}
+
+/// An event on its way through the checks, and what is known for it.
+struct Judging<'a> {
+    rooms: &'a Rooms,
+    room: &'a Arc<Room>,
+    snapshot: &'a Snapshot,
+    incoming: &'a Incoming,
+    head: Found<Head>,
+    nodes: Nodes,
+    new_nodes: Vec<(NodeHash, Vec<u8>)>,
+    /// The number it has as an outlier.
+    known_as: Option<EventNumber>,
+    auth_events: Vec<Arc<StoredEvent>>,
+}
+
+/// Judges an event that came in, as of now.
+pub(super) async fn judge(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    incoming: &Incoming,
+) -> error::Result<Judgement> {
+    let snapshot = rooms.snapshot().await?;
+    let pdu = &incoming.pdu;
+    if pdu.room_id() != room.room_id {
+        return Err(error::internal(
+            "an event came into a room that is not its own",
+        ));
+    }
+    let names = |ids: &[OwnedEventId]| -> Vec<NameHash> {
+        let storage = rooms.storage();
+        ids.iter().map(|id| storage.event_hash(id)).collect()
+    };
+    let create_id = room.rules.implied_create_event(pdu.room_id());
+    let mut auth_ids = pdu.auth_events().to_vec();
+    auth_ids.extend(create_id.filter(|_| *pdu.event_type() != TimelineEventType::RoomCreate));
+    let given = match &incoming.standing {
+        Standing::Live { state_before } => state_before.as_deref(),
+        Standing::Historic { state_before, .. } => Some(state_before.as_slice()),
+        Standing::Outlier => None,
+    };
+    let mut reads = Reads::new();
+    let head = reads.get(&schema::HEAD_BY_ROOM, &room.short);
+    let own = reads.get(
+        &schema::NUMBER_BY_EVENT,
+        &rooms.storage().event_hash(pdu.event_id()),
+    );
+    let lists = [&auth_ids, pdu.prev_events(), given.unwrap_or_default()]
+        .map(|ids| reads.get_all(&schema::NUMBER_BY_EVENT, &names(ids)));
+    let answers = snapshot.read(&reads).await?;
+    let head = answers
+        .one(&head)?
+        .ok_or_else(|| error::not_found("This room is gone"))?;
+    let number_of = |row: Option<Found<schema::EventRef>>| {
+        row.filter(|row| row.value.room == room.short)
+            .and_then(|row| row.value.number)
+    };
+    let known_as = number_of(answers.one(&own)?);
+    let mut numbers = Vec::new();
+    for list in &lists {
+        let found: Vec<_> = answers.all(list)?.into_iter().map(number_of).collect();
+        numbers.push(found);
+    }
+    let [auth, prev, state] = numbers.as_slice() else {
+        return Err(error::internal("three lists were read"));
+    };
+    let missing = |ids: &[OwnedEventId], numbers: &[Option<EventNumber>]| -> Vec<OwnedEventId> {
+        let all = ids.iter().zip(numbers);
+        all.filter(|(_, number)| number.is_none())
+            .map(|(id, _)| id.clone())
+            .collect()
+    };
+    let mut lacking_auth = missing(&auth_ids, auth);
+    lacking_auth.extend(missing(given.unwrap_or_default(), state));
+
+    let mut judging = Judging {
+        rooms,
+        room,
+        snapshot: &snapshot,
+        incoming,
+        head,
+        nodes: Nodes::new(),
+        new_nodes: Vec::new(),
+        known_as,
+        auth_events: Vec::new(),
+    };
+    if judging.is_known().await? {
+        return Ok(Judgement::Answer(Received::Known));
+    }
+    let prev_known: Vec<_> = prev.iter().flatten().copied().collect();
+    let roots = judging.roots(&prev_known).await?;
+    let lacking_prev: Vec<_> = pdu
+        .prev_events()
+        .iter()
+        .zip(prev)
+        .filter(|(_, number)| number.is_none_or(|number| !roots.contains_key(&number)))
+        .map(|(id, _)| id.clone())
+        .collect();
+    let needs_prev = given.is_none() && incoming.standing != Standing::Outlier;
+    if !lacking_auth.is_empty() || (needs_prev && !lacking_prev.is_empty()) {
+        return Ok(Judgement::Answer(Received::Missing {
+            auth: lacking_auth,
+            prev: lacking_prev,
+        }));
+    }
+    let auth: Vec<_> = auth.iter().flatten().copied().collect();
+    judging.auth_events = room.stored_events(&snapshot, &auth).await?;
+    let state: Vec<_> = state.iter().flatten().copied().collect();
+    let before: Vec<_> = roots.into_values().map(|roots| roots.after).collect();
+    judging
+        .judge(before, given.map(|_| state), lacking_prev)
+        .await
+}
+
+impl Judging<'_> {
+    fn pdu(&self) -> &Arc<Pdu> {
+        &self.incoming.pdu
+    }
+
+    /// Whether it is here as more than an outlier, or as all that is asked.
+    async fn is_known(&self) -> error::Result<bool> {
+        let Some(number) = self.known_as else {
+            return Ok(false);
+        };
+        let key = (self.room.short, number);
+        let mut verdicts = self
+            .snapshot
+            .multi_get(&schema::VERDICT_BY_EVENT, &[key])
+            .await?;
+        let outlier = verdicts
+            .pop()
+            .flatten()
+            .is_some_and(|verdict| verdict.value.standing == StoredStanding::Outlier);
+        Ok(!outlier || self.incoming.standing == Standing::Outlier)
+    }
+
+    async fn judge(
+        mut self,
+        prev_roots: Vec<[u8; 16]>,
+        given: Option<Vec<EventNumber>>,
+        lacking_prev: Vec<OwnedEventId>,
+    ) -> error::Result<Judgement> {
+        let create = self.create_event()?;
+        // 4. Passes authorization rules based on the event's auth events, otherwise it is rejected.
+        let mut rejected = self.check_by_auth_events(create.as_deref()).err();
+        if self.incoming.standing == Standing::Outlier {
+            return self.outlier(rejected).await;
+        }
+        let first = create
+            .as_ref()
+            .map_or(EventNumber(1), |create| create.number);
+        let before = self.state_before(prev_roots, given, first).await?;
+        let keys = self.keys();
+        let states = [before, self.head.value.root];
+        let state = self.find(&states, &keys).await?;
+        let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
+        let check = |root: [u8; 16]| {
+            let entry = |event_type: &StateEventType, state_key: &str| {
+                let event = at(root, &(event_type.clone(), state_key.to_owned()));
+                event.map(|event| Arc::clone(&event.pdu))
+            };
+            match &create {
+                // Without a create event there is nothing to check by: this is one.
+                None => Ok(()),
+                Some(create) => check_auth(self.pdu(), self.room.rules, &create.pdu, entry),
+            }
+        };
+        // 5. Passes authorization rules based on the state before the event, otherwise it is rejected.
+        if rejected.is_none() {
+            rejected = check(before).err().map(|reason| reason.to_string());
+        }
+        // 6. Passes authorization rules based on the current state, otherwise it is soft-failed.
+        let live = matches!(self.incoming.standing, Standing::Live { .. });
+        let soft_failed = match &rejected {
+            None if live => check(self.head.value.root).err(),
+            _ => None,
+        };
+        let key = self.own_key();
+        let replaced = key.as_ref().and_then(|key| at(before, key));
+        let visibility = at(
+            before,
+            &(StateEventType::RoomHistoryVisibility, String::new()),
+        );
+        let visibility = visibility_of(visibility.as_ref().map(|event| &*event.pdu));
+        let verdict = self.verdict(&rejected, soft_failed.as_ref().map(ToString::to_string));
+        let after = match (&key, &rejected) {
+            (Some((event_type, state_key)), None) => {
+                let change = (
+                    self.room.tree_key(event_type, state_key),
+                    Some(self.number()),
+                );
+                self.changed(before, &[change]).await?
+            }
+            _ => before,
+        };
+        let roots = EventRoots { before, after };
+        let place = match (&verdict, &self.incoming.standing) {
+            (Some(verdict), _) if verdict.outcome != Outcome::Accepted => None,
+            (_, Standing::Historic { slot, .. }) => Some(self.place_before(*slot).await?),
+            _ => Some(Place::live(self.head.value.next_slot)),
+        };
+        let (chain, chains) = self.auth_chain().await?;
+        let own = self.own_event(place, visibility, replaced.as_ref(), chain);
+        let own = self
+            .pruned_if_redacted(own, create.as_deref(), before)
+            .await?;
+        let (extremities, change) = match (&verdict, live) {
+            (None, true) => self.now(&own, &chains, roots, first).await?,
+            _ => self.unchanged(),
+        };
+        let received = match (rejected, soft_failed) {
+            (Some(reason), _) => Received::Rejected(reason),
+            (None, Some(reason)) => Received::SoftFailed(reason.to_string()),
+            (None, None) => Received::Accepted,
+        };
+        let gaps = match place {
+            Some(place) => self.gaps(place, lacking_prev).await?,
+            None => Vec::new(),
+        };
+        let judged = Judged {
+            mentions: Mentions::of(&own.pdu),
+            event: own,
+            roots: Some(roots),
+            verdict,
+            nodes: std::mem::take(&mut self.new_nodes),
+            change,
+            extremities,
+            local: false,
+        };
+        self.write(judged, (chain, chains), received, gaps).await
+    }
+
+    /// An event that is only somebody's auth event or state: judged by its auth events alone.
+    async fn outlier(mut self, rejected: Option<String>) -> error::Result<Judgement> {
+        let verdict = self.verdict(&rejected, None);
+        let (chain, chains) = self.auth_chain().await?;
+        let own = self.own_event(None, schema::Visibility::Shared, None, chain);
+        let (extremities, change) = self.unchanged();
+        let judged = Judged {
+            mentions: Mentions::default(),
+            event: own,
+            roots: None,
+            verdict,
+            nodes: std::mem::take(&mut self.new_nodes),
+            change,
+            extremities,
+            local: false,
+        };
+        let received = rejected.map_or(Received::Accepted, Received::Rejected);
+        self.write(judged, (chain, chains), received, Vec::new())
+            .await
+    }
+
+    /// What an event leaves that does not change the room's current state.
+    fn unchanged(&self) -> (SmallVec<[Extremity; 1]>, CurrentChange) {
+        let change = CurrentChange {
+            root: self.head.value.root,
+            entries: Vec::new(),
+        };
+        (self.head.value.extremities.clone(), change)
+    }
+
+    /// The room's create event: among the auth events in all versions; none for itself.
+    fn create_event(&self) -> error::Result<Option<Arc<StoredEvent>>> {
+        let found = self
+            .auth_events
+            .iter()
+            .find(|event| *event.pdu.event_type() == TimelineEventType::RoomCreate);
+        Ok(found.cloned())
+    }
+
+    fn check_by_auth_events(&self, create: Option<&StoredEvent>) -> Result<(), String> {
+        let (pdu, rules) = (self.pdu(), self.room.rules);
+        let by_id = |id: &EventId| {
+            let found = self
+                .auth_events
+                .iter()
+                .find(|event| event.pdu.event_id() == id);
+            found.map(|event| Arc::clone(&event.pdu))
+        };
+        check_auth_without_state(pdu, rules, by_id).map_err(|reason| reason.to_string())?;
+        let Some(create) = create else { return Ok(()) };
+        let entry = |event_type: &StateEventType, state_key: &str| {
+            let found = self.auth_events.iter().find(|event| {
+                event
+                    .pdu
+                    .state_slot()
+                    .is_some_and(|(kind, key)| kind == *event_type && key == state_key)
+            });
+            found.map(|event| Arc::clone(&event.pdu))
+        };
+        check_auth(pdu, rules, &create.pdu, entry).map_err(|reason| reason.to_string())
+    }
+
+    fn own_key(&self) -> Option<StateKey> {
+        let (event_type, state_key) = self.pdu().state_slot()?;
+        Some((event_type, state_key.to_owned()))
+    }
+
+    /// The keys of the states that judging looks at.
+    fn keys(&self) -> Vec<StateKey> {
+        let mut keys: BTreeSet<_> = self.pdu().auth_types(self.room.rules).into_iter().collect();
+        keys.extend(self.own_key());
+        keys.insert((StateEventType::RoomHistoryVisibility, String::new()));
+        keys.insert((StateEventType::RoomPowerLevels, String::new()));
+        keys.into_iter().collect()
+    }
+
+    fn number(&self) -> EventNumber {
+        self.known_as.unwrap_or(self.head.value.next_number)
+    }
+
+    fn verdict(&self, rejected: &Option<String>, soft_failed: Option<String>) -> Option<Verdict> {
+        let standing = match self.incoming.standing {
+            Standing::Live { .. } => StoredStanding::Live,
+            Standing::Outlier => StoredStanding::Outlier,
+            Standing::Historic { .. } => StoredStanding::Historic,
+        };
+        let (outcome, reason) = match (rejected, soft_failed) {
+            (Some(reason), _) => (Outcome::Rejected, Some(reason.clone())),
+            (None, Some(reason)) => (Outcome::SoftFailed, Some(reason)),
+            (None, None) => (Outcome::Accepted, None),
+        };
+        let plain = standing == StoredStanding::Live && outcome == Outcome::Accepted;
+        (!plain).then_some(Verdict {
+            standing,
+            outcome,
+            partial: false,
+            reason,
+        })
+    }
+
+    /// Loads what writing needs besides.
+    async fn write(
+        self,
+        judged: Judged,
+        (chain, set): (NameHash, Arc<AuthChain>),
+        received: Received,
+        gaps: Vec<(Place, Option<Gap>)>,
+    ) -> error::Result<Judgement> {
+        let pdu = self.pdu();
+        let content = std::str::from_utf8(pdu.content_bytes()).map_err(error::internal)?;
+        let draft = Draft {
+            state_key: pdu.state_key().map(ToOwned::to_owned),
+            redacts: pdu.redacts().map(ToOwned::to_owned),
+            ..Draft::message(
+                pdu.sender().to_owned(),
+                pdu.event_type().clone(),
+                RawValue::from_string(content.to_owned()).map_err(error::internal)?,
+            )
+        };
+        let entries = &judged.change.entries;
+        let needs = Needs::incoming(self.room.rules, self.rooms.server_name(), &draft, entries);
+        let mut working = load::with_needs(self.rooms, self.room, &needs, None).await?;
+        if working.head_raw.as_ref() != Some(&self.head.raw) {
+            // The room changed since it was looked at: everything is judged again.
+            return Ok(Judgement::Again);
+        }
+        if chain != NameHash::NONE {
+            working.auth_sets.entry(chain).or_insert((set, false));
+        }
+        Ok(Judgement::Write(Box::new(ToWrite {
+            working,
+            judged,
+            received,
+            gaps,
+            was_outlier: self.known_as.is_some(),
+        })))
+    }
+}

@@ -1,0 +1,211 @@
+//! The event that came in as it is going to be stored: its auth chain, its place, what redacts it.
+
+use std::sync::Arc;
+
+use pdu::{AuthChain, AuthSetHash, PowerLevels};
+use ruma::{
+    OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+};
+use storage::{
+    NameHash, Range,
+    schema::{self, EventHeader, Gap, Place},
+};
+
+use super::Judging;
+use crate::{Room, StoredEvent};
+
+impl Judging<'_> {
+    /// The auth chain of the event, and the hash of the set that names it.
+    pub(super) async fn auth_chain(&self) -> error::Result<(NameHash, Arc<AuthChain>)> {
+        if self.auth_events.is_empty() {
+            return Ok((NameHash::NONE, Arc::default()));
+        }
+        let numbers = self.auth_events.iter().map(|event| event.number);
+        let hash = AuthSetHash::of(self.rooms.storage().hash_key(), numbers);
+        let hash = NameHash(hash.0);
+        let sets = self.auth_events.iter().map(|event| event.header.chain);
+        let keys: Vec<_> = std::iter::once(hash)
+            .chain(sets)
+            .map(|set| (self.room.short, set))
+            .collect();
+        let rows = self
+            .snapshot
+            .multi_get(&schema::CHAIN_BY_SET, &keys)
+            .await?;
+        let mut chains = Vec::new();
+        for row in rows {
+            let chain = row.map(|row| AuthChain::from_bytes(&row.value.0));
+            chains.push(chain.transpose().map_err(error::internal)?);
+        }
+        let mut chains = chains.into_iter();
+        if let Some(Some(known)) = chains.next() {
+            return Ok((hash, Arc::new(known)));
+        }
+        let chains: Vec<_> = self
+            .auth_events
+            .iter()
+            .zip(chains)
+            .map(|(event, chain)| match chain {
+                Some(chain) => Ok((event.number, chain)),
+                None if event.header.chain == NameHash::NONE => {
+                    Ok((event.number, AuthChain::default()))
+                }
+                None => Err(error::internal("a stored auth chain is missing")),
+            })
+            .collect::<error::Result<_>>()?;
+        let chain = AuthChain::of(chains.iter().map(|(number, chain)| (*number, chain)));
+        Ok((hash, Arc::new(chain)))
+    }
+
+    pub(super) fn own_event(
+        &self,
+        place: Option<Place>,
+        visibility: schema::Visibility,
+        replaced: Option<&Arc<StoredEvent>>,
+        chain: NameHash,
+    ) -> Arc<StoredEvent> {
+        let pdu = Arc::clone(self.pdu());
+        let header = EventHeader {
+            event_id: pdu.event_id().to_string(),
+            place,
+            sender: pdu.sender().to_string(),
+            event_type: pdu.event_type().to_string(),
+            state_key: pdu.state_key().map(ToOwned::to_owned),
+            origin_server_ts: pdu.origin_server_ts().get().into(),
+            received_ts: self.rooms.now(),
+            depth: pdu.depth(),
+            content: pdu.content_span(),
+            auth_events: self.auth_events.iter().map(|event| event.number).collect(),
+            chain,
+            replaces_state: replaced.map(|event| event.number),
+            thread: None,
+            visibility,
+            sent: None,
+            redacts: pdu.redacts().map(ToString::to_string),
+            redacted_because: None,
+        };
+        Arc::new(StoredEvent {
+            number: self.number(),
+            header,
+            pdu,
+        })
+    }
+
+    /// A redaction may come before its target, which is then stored pruned.
+    pub(super) async fn pruned_if_redacted(
+        &mut self,
+        own: Arc<StoredEvent>,
+        create: Option<&StoredEvent>,
+        before: [u8; 16],
+    ) -> error::Result<Arc<StoredEvent>> {
+        let target = self.rooms.storage().event_hash(&own.header.event_id);
+        let range = Range::prefix(&(self.room.short, target));
+        let rows = self
+            .snapshot
+            .multi_range(&schema::REDACTION_BY_TARGET, &[range])
+            .await?;
+        let numbers: Vec<_> = rows
+            .into_iter()
+            .flatten()
+            .map(|((_, _, number), _)| number)
+            .collect();
+        let Some(create) = create.filter(|_| !numbers.is_empty()) else {
+            return Ok(own);
+        };
+        let levels = (StateEventType::RoomPowerLevels, String::new());
+        let state = self.find(&[before], std::slice::from_ref(&levels)).await?;
+        let levels = state.get(&(before, levels)).map(|event| &*event.pdu);
+        let power = PowerLevels::new(self.room.rules, &create.pdu, levels);
+        for redaction in self.room.stored_events(self.snapshot, &numbers).await? {
+            if let Some(pruned) = pruned_by(self.room, &redaction, &own, &power) {
+                return Ok(Arc::new(pruned));
+            }
+        }
+        Ok(own)
+    }
+
+    /// The next place before a slot: before everything that was found there earlier.
+    pub(super) async fn place_before(&self, slot: u64) -> error::Result<Place> {
+        let room = self.room.short;
+        let lowest = Place {
+            slot,
+            step: i32::MIN,
+        };
+        let range = Range::prefix(&(room,))
+            .from(&(room, lowest))
+            .up_to(&(room, Place::live(slot)))
+            .limit(1);
+        let rows = self
+            .snapshot
+            .multi_range(&schema::EVENT_BY_PLACE, &[range])
+            .await?;
+        let first = rows.into_iter().flatten().next();
+        let step = first.map_or(0, |((_, place), _)| place.step);
+        Ok(Place {
+            slot,
+            step: step.saturating_sub(1),
+        })
+    }
+
+    /// The holes in the timeline around a place, as they are with the event in it: what it follows and
+    /// is not here is missing from now on, the event itself is not any more.
+    pub(super) async fn gaps(
+        &self,
+        place: Place,
+        lacking: Vec<OwnedEventId>,
+    ) -> error::Result<Vec<(Place, Option<Gap>)>> {
+        let room = self.room.short;
+        let mut gaps = Vec::new();
+        let mut missing: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+        if place.step < 0 {
+            let lowest = Place {
+                slot: place.slot,
+                step: i32::MIN,
+            };
+            let range = Range::prefix(&(room,))
+                .from(&(room, lowest))
+                .up_to(&(room, Place::live(place.slot)));
+            let rows = self
+                .snapshot
+                .multi_range(&schema::GAP_BY_PLACE, &[range])
+                .await?;
+            for ((_, old), row) in rows.into_iter().flatten() {
+                let own = self.pdu().event_id().as_str();
+                let left = row.value.missing.into_iter().filter(|id| id != own);
+                missing.extend(left);
+                gaps.push((old, None));
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            gaps.push((place, Some(Gap { missing })));
+        }
+        Ok(gaps)
+    }
+}
+
+/// The target of a redaction without what it takes away, if the redaction may.
+pub(crate) fn pruned_by(
+    room: &Room,
+    redaction: &StoredEvent,
+    target: &StoredEvent,
+    power: &PowerLevels<'_>,
+) -> Option<StoredEvent> {
+    let is_create = *target.pdu.event_type() == TimelineEventType::RoomCreate;
+    let applies = pdu::redaction_applies(&redaction.pdu, &target.pdu, room.rules, power);
+    if is_create || !applies.unwrap_or(false) {
+        return None;
+    }
+    let pruned = target.pdu.redacted(room.rules).ok()?;
+    let mut header = target.header.clone();
+    header.content = pruned.content_span();
+    header.redacts = pruned.redacts().map(ToString::to_string);
+    header.redacted_because = Some(redaction.number);
+    Some(StoredEvent {
+        number: target.number,
+        header,
+        pdu: Arc::new(pruned),
+    })
+}

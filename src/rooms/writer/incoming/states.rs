@@ -1,0 +1,204 @@
+//! The states around an event that came in, and what it changes in the current one.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use pdu::{
+    AuthChain, EventNumber,
+    tree::{self, NodeHash},
+};
+use smallvec::SmallVec;
+use storage::schema::{self, EventRoots, Extremity};
+
+use super::Judging;
+use crate::{
+    StateKey, StoredEvent,
+    writer::judge::{CurrentChange, Entry},
+};
+
+/// More changed entries of the current state than this are not written in one commit.
+const CHANGED_MAX: usize = 1_500;
+
+impl Judging<'_> {
+    /// The states around events; outliers have none.
+    pub(super) async fn roots(
+        &self,
+        numbers: &[EventNumber],
+    ) -> error::Result<HashMap<EventNumber, EventRoots>> {
+        let keys: Vec<_> = numbers
+            .iter()
+            .map(|number| (self.room.short, *number))
+            .collect();
+        let rows = self
+            .snapshot
+            .multi_get(&schema::ROOTS_BY_EVENT, &keys)
+            .await?;
+        let all = numbers.iter().zip(rows);
+        Ok(all
+            .filter_map(|(number, row)| Some((*number, row?.value)))
+            .collect())
+    }
+
+    /// The state before the event: what its prev events leave behind, resolved if they differ, or what
+    /// was given.
+    pub(super) async fn state_before(
+        &mut self,
+        mut roots: Vec<[u8; 16]>,
+        given: Option<Vec<EventNumber>>,
+        create: EventNumber,
+    ) -> error::Result<[u8; 16]> {
+        if let Some(numbers) = given {
+            let events = self.room.stored_events(self.snapshot, &numbers).await?;
+            let entries: Vec<_> = events
+                .iter()
+                .filter_map(|event| {
+                    let (event_type, state_key) = event.pdu.state_slot()?;
+                    Some((
+                        self.room.tree_key(&event_type, state_key),
+                        Some(event.number),
+                    ))
+                })
+                .collect();
+            let root = self.changed(tree::EMPTY_ROOT.0, &entries).await?;
+            roots.push(root);
+        }
+        if roots.is_empty() {
+            return Ok(tree::EMPTY_ROOT.0);
+        }
+        self.resolved(&roots, create, None).await
+    }
+
+    pub(super) async fn resolved(
+        &mut self,
+        roots: &[[u8; 16]],
+        create: EventNumber,
+        unstored: Option<(&Arc<StoredEvent>, &Arc<AuthChain>)>,
+    ) -> error::Result<[u8; 16]> {
+        let resolved = self
+            .room
+            .resolve(self.snapshot, &mut self.nodes, roots, create, unstored)
+            .await?;
+        self.new_nodes.extend(resolved.nodes);
+        Ok(resolved.root)
+    }
+
+    pub(super) async fn changed(
+        &mut self,
+        root: [u8; 16],
+        changes: &[(tree::StateKeyHash, Option<EventNumber>)],
+    ) -> error::Result<[u8; 16]> {
+        let changed = self
+            .room
+            .changed_tree(self.snapshot, &mut self.nodes, root, changes)
+            .await?;
+        self.new_nodes.extend(changed.nodes);
+        Ok(changed.root)
+    }
+
+    /// Events of the states of some roots.
+    pub(super) async fn find(
+        &mut self,
+        roots: &[[u8; 16]],
+        keys: &[StateKey],
+    ) -> error::Result<HashMap<([u8; 16], StateKey), Arc<StoredEvent>>> {
+        let wanted: Vec<_> = roots
+            .iter()
+            .flat_map(|root| {
+                let keys = keys.iter();
+                keys.map(|(kind, key)| (NodeHash(*root), self.room.tree_key(kind, key)))
+            })
+            .collect();
+        let found = self
+            .room
+            .on_tree(self.snapshot, &mut self.nodes, |nodes| {
+                tree::find(&wanted, nodes)
+            })
+            .await?;
+        let numbers: BTreeSet<_> = found.iter().flatten().copied().collect();
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let events = self.room.stored_events(self.snapshot, &numbers).await?;
+        let events: HashMap<_, _> = numbers.into_iter().zip(events).collect();
+        let asked = roots
+            .iter()
+            .flat_map(|root| keys.iter().map(|key| (*root, key.clone())));
+        Ok(asked
+            .zip(found)
+            .filter_map(|(asked, number)| Some((asked, Arc::clone(events.get(&number?)?))))
+            .collect())
+    }
+
+    /// The forward extremities after the event, and what it changes in the current state.
+    pub(super) async fn now(
+        &mut self,
+        own: &Arc<StoredEvent>,
+        chain: &Arc<AuthChain>,
+        roots: EventRoots,
+        create: EventNumber,
+    ) -> error::Result<(SmallVec<[Extremity; 1]>, CurrentChange)> {
+        let followed = |extremity: &Extremity| {
+            let mut prev = own.pdu.prev_events().iter();
+            prev.any(|id| id.as_str() == extremity.event_id)
+        };
+        let mut extremities = self.head.value.extremities.clone();
+        extremities.retain(|extremity| !followed(extremity));
+        let others: Vec<_> = extremities
+            .iter()
+            .map(|extremity| extremity.number)
+            .collect();
+        let others = self.roots(&others).await?;
+        extremities.push(Extremity {
+            number: own.number,
+            event_id: own.header.event_id.clone(),
+            depth: own.header.depth,
+        });
+        let mut states: Vec<_> = others.into_values().map(|roots| roots.after).collect();
+        states.push(roots.after);
+        let unstored = Some((own, chain));
+        let root = self.resolved(&states, create, unstored).await?;
+        let old = self.head.value.root;
+        let differences = self
+            .room
+            .on_tree(self.snapshot, &mut self.nodes, |nodes| {
+                tree::diff(NodeHash(old), NodeHash(root), nodes)
+            })
+            .await?;
+        if differences.len() > CHANGED_MAX {
+            return Err(error::internal(format!(
+                "an event changes {} entries of the state at once",
+                differences.len()
+            )));
+        }
+        let entries = self.entries(own, &differences).await?;
+        Ok((extremities, CurrentChange { root, entries }))
+    }
+
+    /// The entries of the current state that change, with their events.
+    pub(super) async fn entries(
+        &self,
+        own: &Arc<StoredEvent>,
+        differences: &[tree::Difference],
+    ) -> error::Result<Vec<Entry>> {
+        let numbers = differences.iter().flat_map(|one| [one.left, one.right]);
+        let numbers: BTreeSet<_> = numbers.flatten().filter(|one| *one != own.number).collect();
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let events = self.room.stored_events(self.snapshot, &numbers).await?;
+        let mut events: HashMap<_, _> = numbers.into_iter().zip(events).collect();
+        events.insert(own.number, Arc::clone(own));
+        let event = |number: Option<EventNumber>| events.get(&number?).cloned();
+        Ok(differences
+            .iter()
+            .filter_map(|one| {
+                let (before, after) = (event(one.left), event(one.right));
+                let (event_type, state_key) =
+                    after.as_ref().or(before.as_ref())?.pdu.state_slot()?;
+                Some(Entry {
+                    key: (event_type, state_key.to_owned()),
+                    before,
+                    after,
+                })
+            })
+            .collect())
+    }
+}
