@@ -102,11 +102,14 @@ impl Scheme for AccessToken {
         head: &request::Parts,
         body: Body,
     ) -> Result<(Arc<Requester>, Bytes)> {
-        let Some(requester) = find_requester(server, head).await? else {
-            return Err(error::missing_token(
-                "This needs an access token, in the header `Authorization: Bearer TOKEN`",
-            ));
-        };
+        let found = find_requester(server, head).await.and_then(|found| {
+            found.ok_or_else(|| {
+                error::missing_token(
+                    "This needs an access token, in the header `Authorization: Bearer TOKEN`",
+                )
+            })
+        });
+        let (requester, body) = body::unless_refused(found, body).await?;
         let body = body::read(&head.headers, body, limit(server)).await?;
         Ok((requester, body))
     }
@@ -121,7 +124,8 @@ impl Scheme for AccessTokenOptional {
         head: &request::Parts,
         body: Body,
     ) -> Result<(Option<Arc<Requester>>, Bytes)> {
-        let requester = find_requester(server, head).await?;
+        let found = find_requester(server, head).await;
+        let (requester, body) = body::unless_refused(found, body).await?;
         let limit = match requester {
             Some(_) => limit(server),
             None => body::LIMIT_OF_STRANGERS,

@@ -35,6 +35,32 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     }
 }
 
+/// How long a request that is refused may take to come in whole.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Throws away the body of a request that was refused by its head, if it is no longer than any stranger
+/// may send. Without that the connection would end with the answer, and the client, who was not told,
+/// would send its next request into it.
+pub(crate) async fn discard(body: Body) {
+    let seen = DRAINED.saturating_sub(LIMIT_OF_STRANGERS);
+    let _ = tokio::time::timeout(LITTLE_PATIENCE, drain(body, seen)).await;
+}
+
+/// The body again, for a request that was not refused by its head.
+///
+/// # Errors
+///
+/// The refusal.
+pub(crate) async fn unless_refused<T>(found: Result<T>, body: Body) -> Result<(T, Body)> {
+    match found {
+        Ok(found) => Ok((found, body)),
+        Err(refusal) => {
+            discard(body).await;
+            Err(refusal)
+        }
+    }
+}
+
 async fn read_whole(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes> {
     let announced = headers
         .get(header::CONTENT_LENGTH)

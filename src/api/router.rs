@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use storage::Random;
 use tracing::Instrument as _;
 
-use crate::{Body, Route, Server, parse::Arguments};
+use crate::{Body, Route, Server, body, parse::Arguments};
 
 /// The header that names a request in the log, here and at a proxy in front of us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -199,7 +199,10 @@ impl Server {
             .find(request.method(), request.uri().path(), apis);
         let (route, arguments) = match found {
             Ok(found) => found,
-            Err(error) => return error.into_response(),
+            Err(error) => {
+                body::discard(request.into_body()).await;
+                return error.into_response();
+            }
         };
         tracing::Span::current().record("endpoint", route.name);
         let reads = route.method == Method::GET;

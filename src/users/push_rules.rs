@@ -4,6 +4,7 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
 use error::Result;
+use http::StatusCode;
 use ruma::{
     UserId,
     push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
@@ -112,8 +113,8 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// 400 `M_INVALID_PARAM` for an id that is not the user's to give, 404 if the other rule is not
-    /// there, 413 if there are too many.
+    /// 400 `M_INVALID_PARAM` for an id that is not the user's to give, 400 `M_UNKNOWN` if the other rule
+    /// is not there, 413 if there are too many.
     pub async fn set_push_rule(
         &self,
         user: ShortUserId,
@@ -125,7 +126,10 @@ impl Users {
             rules
                 .insert(rule.clone(), after, before)
                 .map_err(|failure| match failure {
-                    InsertPushRuleError::UnknownRuleId => error::not_found(failure.to_string()),
+                    InsertPushRuleError::UnknownRuleId => {
+                        let message = "There is no rule of this kind to put it before or after";
+                        error::unknown(StatusCode::BAD_REQUEST, message)
+                    }
                     _ => error::invalid_param(failure.to_string()),
                 })
         })

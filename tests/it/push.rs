@@ -77,7 +77,7 @@ async fn wrong_rules_are_refused() {
         ("content/.m.rule.mine", body.clone(), 400),
         ("content/a%2Fb", body.clone(), 400),
         ("nonsense/word", body.clone(), 400),
-        ("content/word?after=unknown", body, 404),
+        ("content/word?after=unknown", body, 400),
         ("content/word", json!({"actions": ["notify"]}), 400),
         ("content/word", json!({"pattern": "word"}), 400),
         (

@@ -95,6 +95,34 @@ async fn serves_several_addresses_with_the_apis_of_each() {
 }
 
 #[tokio::test]
+async fn a_connection_outlives_a_request_that_was_refused_before_its_body_came() {
+    let (server, reachable, serving) = start(&[on(any_port())]).await;
+    let mut stream = TcpStream::connect(tcp(&reachable[0])).await.unwrap();
+    let refused = [
+        ("/nowhere", "404"),
+        ("/_matrix/client/v3/join/!room:localhost", "401"),
+    ];
+    for (path, status) in refused {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        // Long enough for an answer that does not wait for the body.
+        let mut byte = [0];
+        let early = tokio::time::timeout(Duration::from_millis(50), stream.peek(&mut byte)).await;
+        assert!(early.is_err(), "answered while the client still writes");
+        let answer = exchange(&mut stream, "{}").await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    let health = exchange(&mut stream, HEALTH).await;
+    assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+    server.shutdown.begin();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
     let first = Listening::open(&[on(any_port())]).await.unwrap();
     let taken = tcp(&first.reachable()[0]);

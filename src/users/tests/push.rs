@@ -95,7 +95,7 @@ async fn rules_are_added_moved_changed_and_removed() {
     assert_eq!(code(actions), missing);
     assert_eq!(
         code(set(words("d", "x"), Some("nothing"), None).await),
-        missing
+        (400, "M_UNKNOWN".to_owned())
     );
 }
 
