@@ -1,6 +1,8 @@
 //! What the table and the router promise for every endpoint.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod bad_input;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;

@@ -94,6 +94,12 @@ pub(super) async fn get_room_event(
     call: Call<get_room_event::v3::Request>,
 ) -> Result<get_room_event::v3::Response> {
     let none = || error::not_found("There is no such event here, or you may not see it");
+    // Whether there is such a room is not told either.
+    server
+        .rooms
+        .find_room(&call.room_id)
+        .await?
+        .ok_or_else(none)?;
     let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
     let Reading {
         room,
