@@ -135,6 +135,15 @@ pub(crate) fn thread_hash(storage: &Storage, thread: Option<&str>) -> NameHash {
     thread.map_or(NameHash::NONE, |thread| storage.thread_hash(thread))
 }
 
+/// The place whose totals hold at a place: for history that was found late, which does not count, that of
+/// the live event before it.
+fn with_totals(place: Place) -> Place {
+    match place.step {
+        0 => place,
+        _ => Place::live(place.slot.saturating_sub(1)),
+    }
+}
+
 /// An event that somebody has read up to, or the root of its thread.
 #[derive(Debug)]
 pub(crate) struct ReadEvent {
@@ -212,7 +221,7 @@ impl ReadEvents {
         let mut places = Vec::new();
         for (((id, (_, number)), row), thread) in numbers.into_iter().zip(rows).zip(threads) {
             let row = row.ok_or_else(|| error::internal("an event with a number is missing"))?;
-            places.extend(row.value.header.place.map(|place| (room.short, place)));
+            places.extend(row.value.header.place);
             let event = ReadEvent {
                 number,
                 row: row.value,
@@ -221,16 +230,23 @@ impl ReadEvents {
             };
             events.push((id, event));
         }
-        let placed = snapshot.multi_get(&schema::EVENT_BY_PLACE, &places).await?;
-        let placed: HashMap<_, _> = places
+        let before: Vec<_> = places
+            .iter()
+            .map(|place| (room.short, with_totals(*place)))
+            .collect();
+        let placed = snapshot.multi_get(&schema::EVENT_BY_PLACE, &before).await?;
+        let totals: HashMap<_, _> = places
             .into_iter()
             .zip(placed)
-            .filter_map(|((_, place), placed)| Some((place, placed?.value.totals)))
+            .map(|(place, placed)| {
+                let totals = placed.map(|placed| placed.value.totals);
+                (place, totals.unwrap_or_default())
+            })
             .collect();
         for (_, event) in &mut events {
             let place = event.row.header.place;
             event.placed = place.and_then(|place| {
-                let totals = *placed.get(&place)?;
+                let totals = *totals.get(&place)?;
                 Some(Placed { place, totals })
             });
         }

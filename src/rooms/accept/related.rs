@@ -23,10 +23,11 @@ use crate::{
 pub(crate) const EVERYBODY: ShortUserId = ShortUserId([0; 8]);
 
 impl Writing<'_> {
-    /// Whether the event is one that the default push rules count.
+    /// Whether the event is one that the default push rules count; not if its redaction came first.
     pub(super) fn counts(&self, judged: &Judged) -> bool {
         let header = &judged.event.header;
         header.place.is_some()
+            && header.redacted_because.is_none()
             && !judged.is_historic()
             && judged.mentions.counts(&header.event_type)
     }

@@ -11,7 +11,7 @@ use pdu::{
 use proptest::prelude::*;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomVersionId, UInt,
-    events::{StateEventType, TimelineEventType},
+    events::{StateEventType, TimelineEventType, receipt::ReceiptThread},
 };
 use serde_json::{Value, json, value::to_raw_value};
 use storage::{
@@ -19,8 +19,11 @@ use storage::{
     schema::{self, Membership},
 };
 
-use super::{alice, public_room, rooms, text};
-use crate::{Group, Incoming, Received, Room, Rooms, Standing, event::MemberContent};
+use super::{alice, public_room, rooms, state, text};
+use crate::{
+    Group, Incoming, NewReceipt, ReadUpTo, Received, Room, Rooms, Standing, event::MemberContent,
+    unread::tests as reader,
+};
 
 /// What the model knows of an event; its number in the model is its index.
 struct Known {
@@ -391,6 +394,14 @@ async fn what_was_only_somebodys_state_may_become_an_event() {
 #[tokio::test]
 async fn holes_in_the_timeline_are_known_and_filled() {
     let mut world = World::new(Storage::model(), &RoomVersionId::V12).await;
+    let bob = reader::person(&world.rooms, "bob").await;
+    let join = json!({ "membership": "join" });
+    let join = state(&bob.user_id, "m.room.member", bob.user_id.as_str(), join);
+    world
+        .rooms
+        .send(&world.room, Group::one(join))
+        .await
+        .unwrap();
     world.join(1).await;
     let latest = world.latest();
     let one = message(&mut world, "one", latest);
@@ -442,6 +453,27 @@ async fn holes_in_the_timeline_are_known_and_filled() {
     let timeline = world.timeline().await;
     let ids: Vec<_> = timeline.iter().rev().map(|pdu| pdu.event_id()).collect();
     assert_eq!(ids[..3], [three.event_id(), two.event_id(), one.event_id()]);
+
+    // History does not count, and who has read some of it has not read what came after.
+    let unread = async |event: &Pdu| {
+        let receipt = NewReceipt {
+            kind: schema::ReceiptKind::Read,
+            event_id: event.event_id().to_owned(),
+            thread: ReceiptThread::Unthreaded,
+        };
+        let wish = ReadUpTo {
+            receipts: vec![receipt],
+            fully_read: None,
+        };
+        let (rooms, room) = (&world.rooms, &world.room);
+        rooms.read_up_to(room, &bob, &wish).await.unwrap();
+        let snapshot = rooms.snapshot().await.unwrap();
+        let unread = rooms.unread(&snapshot, &bob, &[Arc::clone(room)]).await;
+        unread.unwrap()[0].whole().notifications
+    };
+    for (event, expected) in [(&one, 1), (&two, 1), (&three, 0)] {
+        assert_eq!(unread(event).await, expected);
+    }
 }
 
 impl World {
