@@ -202,8 +202,14 @@ impl Storage {
     /// # Errors
     ///
     /// See [`CommitError`]. A batch with a once key is never [`Unknown`](CommitError::Unknown): whether
-    /// it was written is looked up.
+    /// it was written is looked up. On engines that lose replies every batch has one.
     pub async fn commit(&self, mut batch: Batch) -> Result<Position, CommitError> {
+        if let Engine::Model(model) = &self.0.engine
+            && batch.once.is_empty()
+            && let Some(name) = model.name_of_commit()
+        {
+            batch.once(OnceKey { day: 0, name }, Vec::new());
+        }
         long::prepare(&mut batch)?;
         let batch = Arc::new(batch);
         let written = match &self.0.engine {

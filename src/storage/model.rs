@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    CommitError, Stamp,
+    CommitError, NameHash, Stamp,
     batch::{Batch, Operation, Precondition},
     position::{fill, stamp_of},
     read::{Answers, Reads},
@@ -52,6 +52,11 @@ impl Model {
             rows: Arc::clone(&state.rows),
             stamp: stamp_of(state.commits),
         }
+    }
+
+    /// A name for a commit by which it is found again if its reply is lost; none if replies never are.
+    pub(crate) fn name_of_commit(&self) -> Option<NameHash> {
+        self.dice.name()
     }
 
     /// Writes the batch, or tells why not.

@@ -1,12 +1,18 @@
 //! People on the engines of storage, without HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-/// Runs a test on the model engine and on RocksDB.
+/// Runs a test on the model engine, on the same with faults, and on RocksDB.
 macro_rules! on_every_engine {
     ($($name:ident),* $(,)?) => {$(
         mod $name {
             #[tokio::test]
             async fn model() {
+                super::$name().await;
+            }
+
+            #[tokio::test]
+            async fn faulty_model() {
+                crate::tests::on_faulty_model();
                 super::$name().await;
             }
 
@@ -26,7 +32,7 @@ mod push;
 mod registration;
 mod tokens;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use ruma::{
     OwnedUserId,
@@ -37,7 +43,7 @@ use ruma::{
     server_name,
 };
 use serde_json::value::RawValue;
-use storage::{Clock, Random, ShortUserId, Storage};
+use storage::{Clock, Faults, Random, ShortUserId, Storage};
 
 use crate::{LoggedIn, NewAccount, NewDevice, Registration, Requester, Settings, Users};
 
@@ -79,10 +85,25 @@ fn on_rocks() {
     FOLDER.set(Some(tempfile::tempdir().unwrap()));
 }
 
+thread_local! {
+    /// How the test's model misbehaves.
+    static FAULTS: Cell<Faults> = const { Cell::new(Faults { seed: 0, conflicts: 0, lost_replies: 0, lost_batches: 0 }) };
+}
+
+/// Lets the worlds of this test lie in a model that refuses and loses some of what it is given.
+fn on_faulty_model() {
+    FAULTS.set(Faults {
+        seed: 1,
+        conflicts: 150,
+        lost_replies: 50,
+        lost_batches: 100,
+    });
+}
+
 /// An empty database of the test's engine.
 fn empty() -> Storage {
     FOLDER.with_borrow(|folder| match folder {
-        None => Storage::model(),
+        None => Storage::model_with(FAULTS.get()),
         Some(folder) => {
             let name = Random::from_system().letters(12);
             let options = storage::Options {

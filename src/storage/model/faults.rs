@@ -3,6 +3,8 @@
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
+use crate::NameHash;
+
 /// How often an engine misbehaves, out of a thousand commits each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -37,6 +39,12 @@ impl Dice {
             faults,
             random: Mutex::new(StdRng::seed_from_u64(faults.seed)),
         }
+    }
+
+    /// A name that no other commit has; none if no reply is ever lost.
+    pub(super) fn name(&self) -> Option<NameHash> {
+        let lost = self.faults.lost_replies + self.faults.lost_batches;
+        (lost > 0).then(|| NameHash(self.random.lock().random()))
     }
 
     pub(super) fn roll(&self) -> Fate {
