@@ -131,11 +131,27 @@ impl Writing<'_> {
         if judged.event.header.place.is_some() {
             self.log(&judged);
         }
-        for entry in &judged.change.entries {
-            self.state_entry(entry);
+        match &judged.change.written {
+            None => {
+                for entry in &judged.change.entries {
+                    self.state_entry(entry);
+                }
+            }
+            Some(written) => {
+                self.working.head.generation = written.generation;
+                for entry in &judged.change.entries {
+                    self.our_member(entry);
+                }
+            }
         }
         self.related(&judged, counted);
         let working = self.working;
+        if let Some(written) = judged.change.written {
+            working.head.joined = written.joined;
+            working.head.invited = written.invited;
+            working.head.visibility = written.visibility;
+            working.servers = written.servers;
+        }
         working.head.extremities = judged.extremities;
         working.head.root = judged.change.root;
         working.head.next_number = judged
@@ -206,7 +222,8 @@ impl Writing<'_> {
 
     fn log(&mut self, judged: &Judged) {
         let entries = &judged.change.entries;
-        let state = (entries.len() <= LOGGED_CHANGES_MAX).then(|| {
+        let all = judged.change.written.is_none();
+        let state = (all && entries.len() <= LOGGED_CHANGES_MAX).then(|| {
             let change = |entry: &Entry| StateChange {
                 event_type: entry.key.0.to_string(),
                 state_key: entry.key.1.clone(),

@@ -14,7 +14,11 @@ use storage::{
 };
 use users::job::{self, UserJob};
 
-use crate::{Draft, Group, Rooms, Said, membership::json_content};
+use crate::{
+    Draft, Group, Rooms, Said,
+    membership::json_content,
+    writer::{DROP_GENERATION, OldGeneration, drop_generation},
+};
 
 /// Jobs that are looked at together.
 const JOBS_AT_ONCE: usize = 1_000;
@@ -64,6 +68,7 @@ impl Rooms {
                 self.leave_everything(UserJob::from_row(&row.value)?.user)
                     .await
             }
+            DROP_GENERATION => self.drop_old_generation(&row.value).await,
             _ => return Ok(()),
         };
         let mut batch = Batch::new();
@@ -89,6 +94,15 @@ impl Rooms {
             Ok(_) | Err(CommitError::Conflict(_) | CommitError::Unknown) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes the flat tables away that a room has no more use for.
+    async fn drop_old_generation(&self, row: &JobRow) -> error::Result<()> {
+        let old: OldGeneration = postcard::from_bytes(&row.body).map_err(error::internal)?;
+        let mut batch = Batch::new();
+        drop_generation(&mut batch, old.room, old.generation);
+        self.storage().commit(batch).await?;
+        Ok(())
     }
 
     /// Repeats a user's profile in the rooms they are in.

@@ -4,6 +4,7 @@
 //! one sync of the log. The commit's precondition is the room's head: a second writer of the same room
 //! (another process, or one made anew) costs a retry, never a wrong state.
 
+mod generation;
 mod incoming;
 mod judge;
 mod load;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 
 use self::incoming::Judgement;
 pub(crate) use self::{
+    generation::{DROP_GENERATION, OldGeneration, drop_generation},
     incoming::pruned_by,
     judge::{Entry, Judged, visibility_of},
     load::{flat_key, write_answer},
@@ -148,6 +150,13 @@ impl RoomWriter {
             let working = &mut to_write.working;
             let storage = rooms.storage();
             let (judged, gaps) = (to_write.judged, &to_write.gaps);
+            if judged.change.written.is_some() {
+                let old = OldGeneration {
+                    room: self.room.short,
+                    generation: working.head.generation,
+                };
+                generation::drop_later(rooms, &mut batch, old);
+            }
             accept::receive(
                 storage,
                 &mut batch,

@@ -1,10 +1,15 @@
 //! Members: the flat tables of a room, and how many there are.
 
-use ruma::{OwnedServerName, UserId};
+use std::sync::Arc;
+
+use ruma::{OwnedServerName, UserId, events::StateEventType};
 use storage::schema::{self, MemberRow, Membership};
 
 use super::Writing;
-use crate::writer::{Entry, Judged};
+use crate::{
+    StoredEvent,
+    writer::{Entry, Judged},
+};
 
 impl Writing<'_> {
     /// A changed member of the current state.
@@ -40,6 +45,20 @@ impl Writing<'_> {
         }
         self.count_members(user.server_name().to_owned(), old, new);
         if let Some(event) = &entry.after {
+            self.local_member(&user, event, old, new);
+        }
+    }
+
+    /// A changed membership of a person of ours, whose rows in the flat tables are written already.
+    pub(super) fn our_member(&mut self, entry: &Entry) {
+        let membership = |event: &Option<Arc<StoredEvent>>| {
+            event.as_ref().and_then(|event| event.member().membership)
+        };
+        let (old, new) = (membership(&entry.before), membership(&entry.after));
+        if entry.key.0 == StateEventType::RoomMember
+            && let Ok(user) = UserId::parse(&entry.key.1)
+            && let Some(event) = &entry.after
+        {
             self.local_member(&user, event, old, new);
         }
     }
@@ -86,7 +105,7 @@ impl Writing<'_> {
             .change
             .entries
             .iter()
-            .filter(|entry| entry.key.0 == ruma::events::StateEventType::RoomMember)
+            .filter(|entry| entry.key.0 == StateEventType::RoomMember)
             .filter_map(|entry| UserId::parse(&entry.key.1).ok())
             .filter(|user| user.server_name() != own)
             .map(|user| user.server_name().to_string())

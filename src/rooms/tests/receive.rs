@@ -476,7 +476,127 @@ async fn holes_in_the_timeline_are_known_and_filled() {
     }
 }
 
+#[tokio::test]
+async fn a_change_too_large_for_one_commit_makes_a_new_generation_of_tables() {
+    for faults in [
+        Faults::default(),
+        Faults {
+            seed: 3,
+            conflicts: 100,
+            ..Faults::default()
+        },
+    ] {
+        let mut world = World::new(Storage::model_with(faults), &RoomVersionId::V11).await;
+        world.join(1).await;
+        let (latest, mut ids) = (world.latest(), world.state_ids());
+        // What a server tells whose part of the room we were cut off from: many people came there.
+        for n in 10..50 {
+            let name = person(n).to_string();
+            let content = json!({ "membership": "join" });
+            let prev = vec![latest.clone()];
+            let join = world.make(n, "m.room.member", Some(name), &content, prev, None);
+            assert_eq!(
+                world.take(&join, Standing::Outlier).await,
+                Received::Accepted
+            );
+            ids.push(join.event_id().to_owned());
+        }
+        let unknown = message(&mut world, "not for us", latest);
+        let event = message(&mut world, "after the cut", unknown.event_id().to_owned());
+        let given = Standing::Live {
+            state_before: Some(ids),
+        };
+        assert_eq!(world.take(&event, given).await, Received::Accepted);
+
+        let snapshot = world.rooms.snapshot().await.unwrap();
+        let head = snapshot
+            .multi_get(&schema::HEAD_BY_ROOM, &[world.room.short])
+            .await
+            .unwrap()
+            .remove(0)
+            .unwrap()
+            .value;
+        assert_eq!((head.generation, head.joined), (1, 42));
+        world.check_tables().await;
+        world
+            .rooms
+            .send(&world.room, Group::one(text(&alice(), "welcome")))
+            .await
+            .unwrap();
+        let topic = state(&alice(), "m.room.topic", "", json!({ "topic": "many" }));
+        world
+            .rooms
+            .send(&world.room, Group::one(topic))
+            .await
+            .unwrap();
+        while world.jobs().await > 0 {
+            world.rooms.work_off_due_jobs().await.unwrap();
+        }
+        world.check_tables().await;
+        let snapshot = world.rooms.snapshot().await.unwrap();
+        let range = Range::prefix(&(world.room.short, 0));
+        let old = snapshot
+            .multi_range(&schema::MEMBER_BY_ROOM, &[range])
+            .await
+            .unwrap();
+        assert!(old[0].is_empty(), "the old generation is gone");
+    }
+}
+
 impl World {
+    /// How many jobs are left.
+    async fn jobs(&self) -> usize {
+        let snapshot = self.rooms.snapshot().await.unwrap();
+        let jobs = snapshot
+            .multi_range(&schema::JOB_BY_ID, &[Range::prefix(&())])
+            .await
+            .unwrap();
+        jobs[0].len()
+    }
+
+    /// The flat tables hold what the tree holds.
+    async fn check_tables(&self) {
+        let snapshot = self.rooms.snapshot().await.unwrap();
+        let head = snapshot
+            .multi_get(&schema::HEAD_BY_ROOM, &[self.room.short])
+            .await
+            .unwrap()
+            .remove(0)
+            .unwrap()
+            .value;
+        let mut tree = self.room.whole_state(&snapshot, head.root).await.unwrap();
+        tree.sort_unstable();
+        let prefix = (self.room.short, head.generation);
+        let flat = snapshot
+            .multi_range(&schema::STATE_BY_ROOM, &[Range::prefix(&prefix)])
+            .await
+            .unwrap()
+            .remove(0);
+        let mut flat: Vec<_> = flat.into_iter().map(|(_, row)| row.value).collect();
+        flat.sort_unstable();
+        assert_eq!(flat, tree);
+        let joined = Range::prefix(&(self.room.short, head.generation, Membership::Join as u8));
+        let members = snapshot
+            .multi_range(&schema::MEMBER_BY_ROOM, &[joined])
+            .await
+            .unwrap()
+            .remove(0);
+        assert_eq!(members.len() as u64, head.joined);
+        let servers = snapshot
+            .multi_range(&schema::SERVER_BY_ROOM, &[Range::prefix(&prefix)])
+            .await
+            .unwrap()
+            .remove(0);
+        let of_servers: u64 = servers.iter().map(|(_, row)| row.value.joined).sum();
+        assert_eq!(of_servers, head.joined);
+        let ever = snapshot
+            .multi_range(&schema::MEMBER_BY_SERVER, &[Range::prefix(&prefix)])
+            .await
+            .unwrap()
+            .remove(0);
+        assert!(ever.len() as u64 >= head.joined);
+    }
+
     async fn receive(&mut self, pdu: Arc<Pdu>) {
         let expected = self.model.receive(&pdu);
         let standing = Standing::Live { state_before: None };

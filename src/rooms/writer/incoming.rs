@@ -312,6 +312,7 @@ impl Judging<'_> {
         let change = CurrentChange {
             root: self.head.value.root,
             entries: Vec::new(),
+            written: None,
         };
         (self.head.value.extremities.clone(), change)
     }

@@ -17,6 +17,7 @@ use storage::{
 };
 
 use super::{
+    generation::Written,
     load,
     needs::{auth_types, redacts_in_content},
     working::Working,
@@ -54,7 +55,10 @@ impl Judged {
 #[derive(Debug)]
 pub(crate) struct CurrentChange {
     pub(crate) root: [u8; 16],
+    /// What changes; only what concerns people of ours if the flat tables are written already.
     pub(crate) entries: Vec<Entry>,
+    /// The flat tables, if they were written as a new generation.
+    pub(crate) written: Option<Written>,
 }
 
 /// One changed entry of the current state.
@@ -290,6 +294,7 @@ impl<'a> Trial<'a> {
             change: CurrentChange {
                 root: roots.after,
                 entries,
+                written: None,
             },
             extremities: self.head.extremities.clone(),
             local: true,

@@ -9,17 +9,22 @@ use pdu::{
     AuthChain, EventNumber,
     tree::{self, NodeHash},
 };
+use ruma::UserId;
 use smallvec::SmallVec;
 use storage::schema::{self, EventRoots, Extremity};
 
 use super::Judging;
 use crate::{
     StateKey, StoredEvent,
-    writer::judge::{CurrentChange, Entry},
+    writer::{
+        generation,
+        judge::{CurrentChange, Entry},
+    },
 };
 
-/// More changed entries of the current state than this are not written in one commit.
-const CHANGED_MAX: usize = 1_500;
+/// More changed entries of the current state than this are written as a new generation of the flat
+/// tables; in tests few are, so that there are such.
+const CHANGED_MAX: usize = if cfg!(test) { 20 } else { 1_000 };
 
 impl Judging<'_> {
     /// The states around events; outliers have none.
@@ -164,41 +169,55 @@ impl Judging<'_> {
                 tree::diff(NodeHash(old), NodeHash(root), nodes)
             })
             .await?;
-        if differences.len() > CHANGED_MAX {
-            return Err(error::internal(format!(
-                "an event changes {} entries of the state at once",
-                differences.len()
-            )));
-        }
-        let entries = self.entries(own, &differences).await?;
-        Ok((extremities, CurrentChange { root, entries }))
+        let change = if differences.len() <= CHANGED_MAX {
+            CurrentChange {
+                root,
+                entries: self.entries(own, &differences, |_| true).await?,
+                written: None,
+            }
+        } else {
+            let new_nodes = std::mem::take(&mut self.new_nodes);
+            let generation = self.head.value.generation;
+            let (rooms, room) = (self.rooms, self.room);
+            let written = generation::write(rooms, room, root, &new_nodes, generation, own).await?;
+            // What is left to do in the event's commit concerns people of ours.
+            let own_server = rooms.server_name();
+            let is_ours = |state_key: &str| {
+                UserId::parse(state_key).is_ok_and(|user| user.server_name() == own_server)
+            };
+            CurrentChange {
+                root,
+                entries: self.entries(own, &differences, is_ours).await?,
+                written: Some(written),
+            }
+        };
+        Ok((extremities, change))
     }
 
-    /// The entries of the current state that change, with their events.
+    /// The entries of the current state that change and whose state keys are wanted, with their events.
     pub(super) async fn entries(
         &self,
         own: &Arc<StoredEvent>,
         differences: &[tree::Difference],
+        wanted: impl Fn(&str) -> bool,
     ) -> error::Result<Vec<Entry>> {
-        let numbers = differences.iter().flat_map(|one| [one.left, one.right]);
-        let numbers: BTreeSet<_> = numbers.flatten().filter(|one| *one != own.number).collect();
-        let numbers: Vec<_> = numbers.into_iter().collect();
-        let events = self.room.stored_events(self.snapshot, &numbers).await?;
-        let mut events: HashMap<_, _> = numbers.into_iter().zip(events).collect();
-        events.insert(own.number, Arc::clone(own));
-        let event = |number: Option<EventNumber>| events.get(&number?).cloned();
-        Ok(differences
-            .iter()
-            .filter_map(|one| {
+        let mut entries = Vec::new();
+        for differences in differences.chunks(CHANGED_MAX) {
+            let numbers = differences.iter().flat_map(|one| [one.left, one.right]);
+            let numbers: BTreeSet<_> = numbers.flatten().filter(|one| *one != own.number).collect();
+            let numbers: Vec<_> = numbers.into_iter().collect();
+            let events = self.room.stored_events(self.snapshot, &numbers).await?;
+            let mut events: HashMap<_, _> = numbers.into_iter().zip(events).collect();
+            events.insert(own.number, Arc::clone(own));
+            let event = |number: Option<EventNumber>| events.get(&number?).cloned();
+            entries.extend(differences.iter().filter_map(|one| {
                 let (before, after) = (event(one.left), event(one.right));
                 let (event_type, state_key) =
                     after.as_ref().or(before.as_ref())?.pdu.state_slot()?;
-                Some(Entry {
-                    key: (event_type, state_key.to_owned()),
-                    before,
-                    after,
-                })
-            })
-            .collect())
+                let key = (event_type, state_key.to_owned());
+                wanted(&key.1).then_some(Entry { key, before, after })
+            }));
+        }
+        Ok(entries)
     }
 }
