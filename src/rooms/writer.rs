@@ -5,6 +5,7 @@
 //! (another process, or one made anew) costs a retry, never a wrong state.
 
 mod generation;
+mod graph;
 mod incoming;
 mod judge;
 mod load;

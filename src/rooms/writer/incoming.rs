@@ -16,7 +16,7 @@ use ruma::{
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use storage::{
-    Found, NameHash, Reads, Snapshot,
+    NameHash, Snapshot,
     schema::{
         self, EventRoots, Extremity, Gap, Head, Outcome, Place, Standing as StoredStanding, Verdict,
     },
@@ -24,6 +24,7 @@ use storage::{
 
 pub(crate) use self::event::pruned_by;
 use super::{
+    graph::GraphEvent,
     judge::{CurrentChange, Judged, visibility_of},
     load,
     needs::Needs,
@@ -62,96 +63,58 @@ struct Judging<'a> {
     room: &'a Arc<Room>,
     snapshot: &'a Snapshot,
     incoming: &'a Incoming,
-    head: Found<Head>,
     nodes: Nodes,
     new_nodes: Vec<(NodeHash, Vec<u8>)>,
     /// The number it has as an outlier.
     known_as: Option<EventNumber>,
     auth_events: Vec<Arc<StoredEvent>>,
+    /// Redactions that came before it.
+    redactions: Vec<EventNumber>,
+    /// The room as it is now, and what else writing needs.
+    working: Box<Working>,
 }
 
-/// Judges an event that came in, as of now.
+/// Judges an event that came in, as of now: two round trips for one that follows what was there last and
+/// changes no state.
 pub(super) async fn judge(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
 ) -> error::Result<Judgement> {
-    let snapshot = rooms.snapshot().await?;
     let pdu = &incoming.pdu;
     if pdu.room_id() != room.room_id {
         return Err(error::internal(
             "an event came into a room that is not its own",
         ));
     }
-    let names = |ids: &[OwnedEventId]| -> Vec<NameHash> {
-        let storage = rooms.storage();
-        ids.iter().map(|id| storage.event_hash(id)).collect()
-    };
     let create_id = room.rules.implied_create_event(pdu.room_id());
     let mut auth_ids = pdu.auth_events().to_vec();
     auth_ids.extend(create_id.filter(|_| *pdu.event_type() != TimelineEventType::RoomCreate));
+    let mut needs = Needs::incoming(room.rules, rooms.server_name(), &draft_of(pdu)?, &[]);
+    needs.incoming = Some(pdu.event_id().to_owned());
+    needs.graph.insert(pdu.event_id().to_owned());
+    needs.graph.extend(auth_ids.iter().cloned());
+    needs.graph.extend(pdu.prev_events().iter().cloned());
+    let mut working = load::with_needs(rooms, room, &needs, None).await?;
+    let graph = std::mem::take(&mut working.graph);
+
     let given = match &incoming.standing {
         Standing::Live { state_before } => state_before.as_deref(),
         Standing::Historic { state_before, .. } => Some(state_before.as_slice()),
         Standing::Outlier => None,
     };
-    let mut reads = Reads::new();
-    let head = reads.get(&schema::HEAD_BY_ROOM, &room.short);
-    let own = reads.get(
-        &schema::NUMBER_BY_EVENT,
-        &rooms.storage().event_hash(pdu.event_id()),
-    );
-    let lists = [&auth_ids, pdu.prev_events(), given.unwrap_or_default()]
-        .map(|ids| reads.get_all(&schema::NUMBER_BY_EVENT, &names(ids)));
-    let answers = snapshot.read(&reads).await?;
-    let head = answers
-        .one(&head)?
-        .ok_or_else(|| error::not_found("This room is gone"))?;
-    let number_of = |row: Option<Found<schema::EventRef>>| {
-        row.filter(|row| row.value.room == room.short)
-            .and_then(|row| row.value.number)
-    };
-    let known_as = number_of(answers.one(&own)?);
-    let mut numbers = Vec::new();
-    for list in &lists {
-        let found: Vec<_> = answers.all(list)?.into_iter().map(number_of).collect();
-        numbers.push(found);
-    }
-    let [auth, prev, state] = numbers.as_slice() else {
-        return Err(error::internal("three lists were read"));
-    };
-    let missing = |ids: &[OwnedEventId], numbers: &[Option<EventNumber>]| -> Vec<OwnedEventId> {
-        let all = ids.iter().zip(numbers);
-        all.filter(|(_, number)| number.is_none())
-            .map(|(id, _)| id.clone())
-            .collect()
-    };
-    let mut lacking_auth = missing(&auth_ids, auth);
-    lacking_auth.extend(missing(given.unwrap_or_default(), state));
+    let snapshot = rooms.snapshot().await?;
+    let (state, lacking_state) =
+        numbers_of(rooms, room, &snapshot, given.unwrap_or_default()).await?;
+    let mut lacking_auth = lacking(&auth_ids, |id| graph.events.contains_key(id));
+    lacking_auth.extend(lacking_state);
+    let roots_of = |id: &OwnedEventId| graph.events.get(id).and_then(|event| event.roots);
+    let lacking_prev = lacking(pdu.prev_events(), |id| roots_of(id).is_some());
 
-    let mut judging = Judging {
-        rooms,
-        room,
-        snapshot: &snapshot,
-        incoming,
-        head,
-        nodes: Nodes::new(),
-        new_nodes: Vec::new(),
-        known_as,
-        auth_events: Vec::new(),
-    };
-    if judging.is_known().await? {
+    let own = graph.events.get(pdu.event_id());
+    if own.is_some_and(|own| is_known(own, incoming)) {
         return Ok(Judgement::Answer(Received::Known));
     }
-    let prev_known: Vec<_> = prev.iter().flatten().copied().collect();
-    let roots = judging.roots(&prev_known).await?;
-    let lacking_prev: Vec<_> = pdu
-        .prev_events()
-        .iter()
-        .zip(prev)
-        .filter(|(_, number)| number.is_none_or(|number| !roots.contains_key(&number)))
-        .map(|(id, _)| id.clone())
-        .collect();
     let needs_prev = given.is_none() && incoming.standing != Standing::Outlier;
     if !lacking_auth.is_empty() || (needs_prev && !lacking_prev.is_empty()) {
         return Ok(Judgement::Answer(Received::Missing {
@@ -159,13 +122,75 @@ pub(super) async fn judge(
             prev: lacking_prev,
         }));
     }
-    let auth: Vec<_> = auth.iter().flatten().copied().collect();
-    judging.auth_events = room.stored_events(&snapshot, &auth).await?;
-    let state: Vec<_> = state.iter().flatten().copied().collect();
-    let before: Vec<_> = roots.into_values().map(|roots| roots.after).collect();
+    let auth_events = auth_ids.iter().filter_map(|id| graph.events.get(id));
+    let judging = Judging {
+        rooms,
+        room,
+        snapshot: &snapshot,
+        incoming,
+        nodes: Nodes::new(),
+        new_nodes: Vec::new(),
+        known_as: own.map(|own| own.event.number),
+        auth_events: auth_events.map(|event| Arc::clone(&event.event)).collect(),
+        redactions: graph.redactions.clone(),
+        working,
+    };
+    let prev = pdu.prev_events().iter().filter_map(roots_of);
+    let before = prev.map(|roots| roots.after).collect();
     judging
         .judge(before, given.map(|_| state), lacking_prev)
         .await
+}
+
+/// Whether an event is here as more than an outlier, or as all that is asked.
+fn is_known(own: &GraphEvent, incoming: &Incoming) -> bool {
+    let outlier = own
+        .verdict
+        .as_ref()
+        .is_some_and(|verdict| verdict.standing == StoredStanding::Outlier);
+    !outlier || incoming.standing == Standing::Outlier
+}
+
+/// Those of some events that are not here.
+fn lacking(ids: &[OwnedEventId], is_here: impl Fn(&OwnedEventId) -> bool) -> Vec<OwnedEventId> {
+    ids.iter().filter(|id| !is_here(id)).cloned().collect()
+}
+
+/// The numbers of the events of a state, and those that are not here.
+async fn numbers_of(
+    rooms: &Rooms,
+    room: &Room,
+    snapshot: &Snapshot,
+    ids: &[OwnedEventId],
+) -> error::Result<(Vec<EventNumber>, Vec<OwnedEventId>)> {
+    if ids.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let names: Vec<_> = ids
+        .iter()
+        .map(|id| rooms.storage().event_hash(id))
+        .collect();
+    let rows = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &names).await?;
+    let (mut numbers, mut lacking) = (Vec::new(), Vec::new());
+    for (id, row) in ids.iter().zip(rows) {
+        let row = row.filter(|row| row.value.room == room.short);
+        match row.and_then(|row| row.value.number) {
+            Some(number) => numbers.push(number),
+            None => lacking.push(id.clone()),
+        }
+    }
+    Ok((numbers, lacking))
+}
+
+/// What a draft of our own would be that makes such an event: it needs the same things.
+fn draft_of(pdu: &Pdu) -> error::Result<Draft> {
+    let content = std::str::from_utf8(pdu.content_bytes()).map_err(error::internal)?;
+    let content = RawValue::from_string(content.to_owned()).map_err(error::internal)?;
+    Ok(Draft {
+        state_key: pdu.state_key().map(ToOwned::to_owned),
+        redacts: pdu.redacts().map(ToOwned::to_owned),
+        ..Draft::message(pdu.sender().to_owned(), pdu.event_type().clone(), content)
+    })
 }
 
 impl Judging<'_> {
@@ -173,21 +198,8 @@ impl Judging<'_> {
         &self.incoming.pdu
     }
 
-    /// Whether it is here as more than an outlier, or as all that is asked.
-    async fn is_known(&self) -> error::Result<bool> {
-        let Some(number) = self.known_as else {
-            return Ok(false);
-        };
-        let key = (self.room.short, number);
-        let mut verdicts = self
-            .snapshot
-            .multi_get(&schema::VERDICT_BY_EVENT, &[key])
-            .await?;
-        let outlier = verdicts
-            .pop()
-            .flatten()
-            .is_some_and(|verdict| verdict.value.standing == StoredStanding::Outlier);
-        Ok(!outlier || self.incoming.standing == Standing::Outlier)
+    fn head(&self) -> &Head {
+        &self.working.head
     }
 
     async fn judge(
@@ -207,7 +219,7 @@ impl Judging<'_> {
             .map_or(EventNumber(1), |create| create.number);
         let before = self.state_before(prev_roots, given, first).await?;
         let keys = self.keys();
-        let states = [before, self.head.value.root];
+        let states = [before, self.head().root];
         let state = self.find(&states, &keys).await?;
         let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
         let check = |root: [u8; 16]| {
@@ -228,7 +240,7 @@ impl Judging<'_> {
         // 6. Passes authorization rules based on the current state, otherwise it is soft-failed.
         let live = matches!(self.incoming.standing, Standing::Live { .. });
         let soft_failed = match &rejected {
-            None if live => check(self.head.value.root).err(),
+            None if live => check(self.head().root).err(),
             _ => None,
         };
         let key = self.own_key();
@@ -253,7 +265,7 @@ impl Judging<'_> {
         let place = match (&verdict, &self.incoming.standing) {
             (Some(verdict), _) if verdict.outcome != Outcome::Accepted => None,
             (_, Standing::Historic { slot, .. }) => Some(self.place_before(*slot).await?),
-            _ => Some(Place::live(self.head.value.next_slot)),
+            _ => Some(Place::live(self.head().next_slot)),
         };
         let (chain, chains) = self.auth_chain().await?;
         let own = self.own_event(place, visibility, replaced.as_ref(), chain);
@@ -310,11 +322,11 @@ impl Judging<'_> {
     /// What an event leaves that does not change the room's current state.
     fn unchanged(&self) -> (SmallVec<[Extremity; 1]>, CurrentChange) {
         let change = CurrentChange {
-            root: self.head.value.root,
+            root: self.head().root,
             entries: Vec::new(),
             written: None,
         };
-        (self.head.value.extremities.clone(), change)
+        (self.head().extremities.clone(), change)
     }
 
     /// The room's create event: among the auth events in all versions; none for itself.
@@ -364,7 +376,7 @@ impl Judging<'_> {
     }
 
     fn number(&self) -> EventNumber {
-        self.known_as.unwrap_or(self.head.value.next_number)
+        self.known_as.unwrap_or(self.head().next_number)
     }
 
     fn verdict(&self, rejected: &Option<String>, soft_failed: Option<String>) -> Option<Verdict> {
@@ -387,7 +399,7 @@ impl Judging<'_> {
         })
     }
 
-    /// Loads what writing needs besides.
+    /// Loads what writing needs besides, where the event changes more than its own entry of the state.
     async fn write(
         self,
         judged: Judged,
@@ -395,24 +407,20 @@ impl Judging<'_> {
         received: Received,
         gaps: Vec<(Place, Option<Gap>)>,
     ) -> error::Result<Judgement> {
-        let pdu = self.pdu();
-        let content = std::str::from_utf8(pdu.content_bytes()).map_err(error::internal)?;
-        let draft = Draft {
-            state_key: pdu.state_key().map(ToOwned::to_owned),
-            redacts: pdu.redacts().map(ToOwned::to_owned),
-            ..Draft::message(
-                pdu.sender().to_owned(),
-                pdu.event_type().clone(),
-                RawValue::from_string(content.to_owned()).map_err(error::internal)?,
-            )
-        };
+        let own = self.own_key();
         let entries = &judged.change.entries;
-        let needs = Needs::incoming(self.room.rules, self.rooms.server_name(), &draft, entries);
-        let mut working = load::with_needs(self.rooms, self.room, &needs, None).await?;
-        if working.head_raw.as_ref() != Some(&self.head.raw) {
-            // The room changed since it was looked at: everything is judged again.
-            return Ok(Judgement::Again);
-        }
+        let mut working = if entries.iter().all(|entry| Some(&entry.key) == own.as_ref()) {
+            self.working
+        } else {
+            let draft = draft_of(self.incoming.pdu.as_ref())?;
+            let needs = Needs::incoming(self.room.rules, self.rooms.server_name(), &draft, entries);
+            let working = load::with_needs(self.rooms, self.room, &needs, None).await?;
+            if working.head_raw != self.working.head_raw {
+                // The room changed since it was looked at: everything is judged again.
+                return Ok(Judgement::Again);
+            }
+            working
+        };
         if chain != NameHash::NONE {
             working.auth_sets.entry(chain).or_insert((set, false));
         }

@@ -12,6 +12,7 @@ use storage::{
 };
 
 use super::{
+    graph::{AskedEvents, AskedNumbers},
     judge::Lack,
     needs::Needs,
     working::{LocalUser, Working},
@@ -63,9 +64,10 @@ pub(super) async fn with_needs(
     };
     loop {
         let snapshot = rooms.snapshot().await?;
-        let first = First::read(rooms.storage(), &snapshot, &mut working, needs).await?;
+        let mut first = First::read(rooms.storage(), &snapshot, &mut working, needs).await?;
         let head = first
             .head
+            .take()
             .ok_or_else(|| error::not_found("This room is gone"))?;
         if working.head_raw.as_ref() != Some(&head.raw) {
             let known = working.head_raw.as_ref().is_some_and(|raw| !raw.is_empty());
@@ -78,15 +80,7 @@ pub(super) async fn with_needs(
                 continue;
             }
         }
-        second(
-            rooms,
-            &snapshot,
-            &mut working,
-            needs,
-            first.numbers,
-            first.events,
-        )
-        .await?;
+        second(rooms, &snapshot, &mut working, needs, first).await?;
         return Ok(working);
     }
 }
@@ -121,6 +115,8 @@ struct First {
     numbers: Vec<(StateKey, EventNumber)>,
     /// Named events that are in this room.
     events: Vec<(OwnedEventId, EventNumber)>,
+    /// Events of the graph that are in this room.
+    graph: Vec<(OwnedEventId, EventNumber)>,
 }
 
 impl First {
@@ -174,6 +170,7 @@ impl First {
             .map(|name| (short, generation, storage.server_hash(name)))
             .collect();
         let server_slot = reads.get_all(&schema::SERVER_BY_ROOM, &server_keys);
+        let graph_slot = AskedNumbers::ask(storage, short, &mut reads, needs);
 
         let answers = snapshot.read(&reads).await.map_err(error::internal)?;
         let once_rows = answers.all(&once_slot).map_err(error::internal)?;
@@ -213,11 +210,13 @@ impl First {
         }
         working.take_users(&users, answers.all(&user_slot).map_err(error::internal)?);
         working.take_servers(servers, answers.all(&server_slot).map_err(error::internal)?);
+        let graph = graph_slot.take(&answers, needs, working)?;
         let head = answers.one(&head).map_err(error::internal)?;
         Ok(Self {
             head,
             numbers,
             events: found,
+            graph,
         })
     }
 }
@@ -263,11 +262,17 @@ async fn second(
     snapshot: &Snapshot,
     working: &mut Working,
     needs: &Needs,
-    numbers: Vec<(StateKey, EventNumber)>,
-    events: Vec<(OwnedEventId, EventNumber)>,
+    first: First,
 ) -> error::Result<()> {
+    let First {
+        numbers,
+        events,
+        graph,
+        ..
+    } = first;
     let short = working.room.short;
     let mut reads = Reads::new();
+    let graph = AskedEvents::ask(short, &mut reads, graph);
     let keys: Vec<_> = numbers.iter().map(|(_, number)| (short, *number)).collect();
     let state_slot = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
     let keys: Vec<_> = events.iter().map(|(_, number)| (short, *number)).collect();
@@ -284,6 +289,7 @@ async fn second(
         return Ok(());
     }
     let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+    graph.take(&answers, working)?;
     let rules = working.room.rules;
     let missing = || error::internal("an event that a table names is missing");
     for ((key, number), row) in numbers

@@ -37,6 +37,10 @@ pub(super) struct Needs {
     pub(super) users: BTreeSet<OwnedUserId>,
     /// People whose membership may change.
     pub(super) members: BTreeSet<OwnedUserId>,
+    /// The event that came in, if one did.
+    pub(super) incoming: Option<OwnedEventId>,
+    /// The events of the graph to look at: that event and those that it names.
+    pub(super) graph: BTreeSet<OwnedEventId>,
 }
 
 impl Needs {

@@ -13,6 +13,7 @@ use storage::{
     schema::{Head, ServerRow, ThreadRow},
 };
 
+use super::graph::Graph;
 use crate::{Group, Room, StateKey, StoredEvent};
 
 /// How much of a room's state its writer remembers, in entries.
@@ -39,6 +40,8 @@ pub(crate) struct Working {
     /// Events that drafts name; `None` where they are known not to be in this room.
     pub(crate) events: HashMap<OwnedEventId, Option<Arc<StoredEvent>>>,
     pub(crate) threads: HashMap<EventNumber, ThreadRow>,
+    /// For an event that came in: those that it names.
+    pub(crate) graph: Graph,
     /// Answers of once keys.
     pub(crate) once: BTreeMap<NameHash, Vec<OwnedEventId>>,
 }
@@ -68,6 +71,7 @@ impl Working {
             servers: HashMap::new(),
             events: HashMap::new(),
             threads: HashMap::new(),
+            graph: Graph::default(),
             once: BTreeMap::new(),
         }
     }

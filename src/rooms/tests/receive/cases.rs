@@ -24,6 +24,34 @@ fn message(world: &mut World, body: &str, prev: OwnedEventId) -> Arc<Pdu> {
 }
 
 #[tokio::test]
+async fn an_event_without_a_fork_costs_few_round_trips() {
+    let storage = Storage::model();
+    let mut world = World::new(storage.clone(), &RoomVersionId::V11).await;
+    world.join(1).await;
+    let latest = world.latest();
+    let event = message(&mut world, "hello", latest);
+    let live = Standing::Live { state_before: None };
+    let before = storage.cost();
+    assert_eq!(world.take(&event, live.clone()).await, Received::Accepted);
+    let message_cost = storage.cost() - before;
+    assert!(message_cost.round_trips <= 3, "{message_cost:?}");
+    assert_eq!(message_cost.commits, 1);
+
+    let storage = Storage::model();
+    let mut world = World::new(storage.clone(), &RoomVersionId::V11).await;
+    world.join(1).await;
+    let latest = world.latest();
+    let leave = json!({ "membership": "leave" });
+    let name = Some(person(1).to_string());
+    let event = world.make(1, "m.room.member", name, &leave, vec![latest], None);
+    let before = storage.cost();
+    assert_eq!(world.take(&event, live).await, Received::Accepted);
+    let state_cost = storage.cost() - before;
+    // The tree's only node comes on top.
+    assert!(state_cost.round_trips <= 4, "{state_cost:?}");
+}
+
+#[tokio::test]
 async fn a_redaction_may_come_before_its_target() {
     for version in VERSIONS {
         let mut world = World::new(Storage::model(), &version).await;

@@ -24,6 +24,9 @@ impl Judging<'_> {
         let numbers = self.auth_events.iter().map(|event| event.number);
         let hash = AuthSetHash::of(self.rooms.storage().hash_key(), numbers);
         let hash = NameHash(hash.0);
+        if let Some((known, _)) = self.working.auth_sets.get(&hash) {
+            return Ok((hash, Arc::clone(known)));
+        }
         let sets = self.auth_events.iter().map(|event| event.header.chain);
         let keys: Vec<_> = std::iter::once(hash)
             .chain(sets)
@@ -99,17 +102,7 @@ impl Judging<'_> {
         create: Option<&StoredEvent>,
         before: [u8; 16],
     ) -> error::Result<Arc<StoredEvent>> {
-        let target = self.rooms.storage().event_hash(&own.header.event_id);
-        let range = Range::prefix(&(self.room.short, target));
-        let rows = self
-            .snapshot
-            .multi_range(&schema::REDACTION_BY_TARGET, &[range])
-            .await?;
-        let numbers: Vec<_> = rows
-            .into_iter()
-            .flatten()
-            .map(|((_, _, number), _)| number)
-            .collect();
+        let numbers = std::mem::take(&mut self.redactions);
         let Some(create) = create.filter(|_| !numbers.is_empty()) else {
             return Ok(own);
         };

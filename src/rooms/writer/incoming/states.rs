@@ -32,6 +32,9 @@ impl Judging<'_> {
         &self,
         numbers: &[EventNumber],
     ) -> error::Result<HashMap<EventNumber, EventRoots>> {
+        if numbers.is_empty() {
+            return Ok(HashMap::new());
+        }
         let keys: Vec<_> = numbers
             .iter()
             .map(|number| (self.room.short, *number))
@@ -108,12 +111,27 @@ impl Judging<'_> {
         roots: &[[u8; 16]],
         keys: &[StateKey],
     ) -> error::Result<HashMap<([u8; 16], StateKey), Arc<StoredEvent>>> {
-        let wanted: Vec<_> = roots
+        let current = self.head().root;
+        let mut state = HashMap::new();
+        let mut asked = Vec::new();
+        for (root, key) in roots
             .iter()
-            .flat_map(|root| {
-                let keys = keys.iter();
-                keys.map(|(kind, key)| (NodeHash(*root), self.room.tree_key(kind, key)))
-            })
+            .flat_map(|root| keys.iter().map(move |key| (*root, key)))
+        {
+            // What the current state holds is known already, as far as it was foreseen.
+            match self.working.state.get(key) {
+                Some(event) if root == current => {
+                    state.extend(event.clone().map(|event| ((root, key.clone()), event)));
+                }
+                _ => asked.push((root, key.clone())),
+            }
+        }
+        if asked.is_empty() {
+            return Ok(state);
+        }
+        let wanted: Vec<_> = asked
+            .iter()
+            .map(|(root, (kind, key))| (NodeHash(*root), self.room.tree_key(kind, key)))
             .collect();
         let found = self
             .room
@@ -125,13 +143,13 @@ impl Judging<'_> {
         let numbers: Vec<_> = numbers.into_iter().collect();
         let events = self.room.stored_events(self.snapshot, &numbers).await?;
         let events: HashMap<_, _> = numbers.into_iter().zip(events).collect();
-        let asked = roots
-            .iter()
-            .flat_map(|root| keys.iter().map(|key| (*root, key.clone())));
-        Ok(asked
-            .zip(found)
-            .filter_map(|(asked, number)| Some((asked, Arc::clone(events.get(&number?)?))))
-            .collect())
+        state.extend(
+            asked
+                .into_iter()
+                .zip(found)
+                .filter_map(|(asked, number)| Some((asked, Arc::clone(events.get(&number?)?)))),
+        );
+        Ok(state)
     }
 
     /// The forward extremities after the event, and what it changes in the current state.
@@ -146,7 +164,7 @@ impl Judging<'_> {
             let mut prev = own.pdu.prev_events().iter();
             prev.any(|id| id.as_str() == extremity.event_id)
         };
-        let mut extremities = self.head.value.extremities.clone();
+        let mut extremities = self.head().extremities.clone();
         extremities.retain(|extremity| !followed(extremity));
         let others: Vec<_> = extremities
             .iter()
@@ -161,8 +179,12 @@ impl Judging<'_> {
         let mut states: Vec<_> = others.into_values().map(|roots| roots.after).collect();
         states.push(roots.after);
         let unstored = Some((own, chain));
+        let old = self.head().root;
+        if states.len() == 1 && roots.before == old {
+            // It simply goes on from what was there last: nothing but its own entry can change.
+            return Ok((extremities, self.own_change(own, roots)));
+        }
         let root = self.resolved(&states, create, unstored).await?;
-        let old = self.head.value.root;
         let differences = self
             .room
             .on_tree(self.snapshot, &mut self.nodes, |nodes| {
@@ -177,7 +199,7 @@ impl Judging<'_> {
             }
         } else {
             let new_nodes = std::mem::take(&mut self.new_nodes);
-            let generation = self.head.value.generation;
+            let generation = self.head().generation;
             let (rooms, room) = (self.rooms, self.room);
             let written = generation::write(rooms, room, root, &new_nodes, generation, own).await?;
             // What is left to do in the event's commit concerns people of ours.
@@ -192,6 +214,20 @@ impl Judging<'_> {
             }
         };
         Ok((extremities, change))
+    }
+
+    /// What an event changes that goes on from the current state.
+    fn own_change(&self, own: &Arc<StoredEvent>, roots: EventRoots) -> CurrentChange {
+        let entry = self.own_key().map(|key| Entry {
+            before: self.working.state.get(&key).cloned().flatten(),
+            after: Some(Arc::clone(own)),
+            key,
+        });
+        CurrentChange {
+            root: roots.after,
+            entries: entry.into_iter().collect(),
+            written: None,
+        }
     }
 
     /// The entries of the current state that change and whose state keys are wanted, with their events.
