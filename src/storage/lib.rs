@@ -13,6 +13,7 @@ pub mod batch;
 mod clock;
 mod cost;
 mod failure;
+mod follow;
 pub mod key;
 mod long;
 mod model;
@@ -32,6 +33,7 @@ pub use self::{
     batch::{Batch, OnceKey},
     clock::Clock,
     cost::Cost,
+    follow::{Ahead, Follower},
     key::{Key, KeyPrefix, NameHash, ShortRoomId, ShortUserId},
     long::MAX_VALUE,
     model::Faults,

@@ -8,9 +8,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use pdu::EventNumber;
 use proptest::prelude::*;
 use storage::{
-    Batch, CommitError, Faults, MAX_VALUE, NameHash, OnceKey, Options, Position, Range,
+    Batch, CommitError, Faults, Follower, MAX_VALUE, NameHash, OnceKey, Options, Position, Range,
     ShortRoomId, ShortUserId, Storage, Topic, batch::MAX_BATCH, schema,
 };
 use tempfile::TempDir;
@@ -364,6 +365,87 @@ async fn the_log_is_on_the_disk_before_a_commit_is_acknowledged_and_groups_share
         }
         let syncs = storage.log_syncs().unwrap() - before;
         assert!(syncs < 200, "{syncs} syncs for 200 commits at once");
+    }
+}
+
+/// What a follower makes of so many records: a row of its own for each.
+fn output(records: usize) -> Batch {
+    let mut batch = Batch::new();
+    for index in 0..records as u16 {
+        let key = (user(1), Position::pending(index));
+        let change = schema::UserChange::DeviceList;
+        batch.put(&schema::CHANGE_BY_USER_POSITION, &key, &change);
+    }
+    batch
+}
+
+#[tokio::test]
+async fn a_follower_works_on_everything_once_whoever_works_in_its_name() {
+    let faulty = Faults {
+        seed: 5,
+        conflicts: 100,
+        lost_replies: 100,
+        lost_batches: 100,
+    };
+    let mut all = engines();
+    all.push(Engine {
+        name: "faulty model",
+        storage: Storage::model_with(faulty),
+        folder: None,
+    });
+    for engine in all {
+        let storage = &engine.storage;
+        let followers = [(); 2].map(|()| Follower::new(storage, "test"));
+        let mut happened = 0;
+        for round in 0..20_u8 {
+            let waiting = followers[0].subscribe();
+            loop {
+                let mut batch = Batch::new();
+                for index in 0..3 {
+                    let record = schema::StreamRecord {
+                        room: room(round),
+                        number: EventNumber(u32::from(index)),
+                        place: None,
+                        historic: false,
+                        local: true,
+                        servers: Vec::new(),
+                    };
+                    let position = Position::pending(index);
+                    batch.put(&schema::STREAM_BY_POSITION, &position, &record);
+                }
+                // Otherwise a refusal of nothing in particular could not be told from one of this.
+                batch.expect_absent(&schema::FILTER_BY_USER, &(user(9), name(9)));
+                batch.wake(Topic::Stream);
+                if storage.commit(batch).await.is_ok() {
+                    break;
+                }
+            }
+            happened += 3;
+            assert_eq!(waiting.woken().await.len(), 1);
+            // Both work at once: one of them is refused.
+            for _ in 0..4 {
+                let ahead = [followers[0].ahead(2).await, followers[1].ahead(2).await];
+                for (follower, ahead) in followers.iter().zip(ahead) {
+                    let ahead = ahead.unwrap();
+                    let mut batch = output(ahead.records.len());
+                    follower.advance(&mut batch, &ahead);
+                    let _ = storage.commit(batch).await;
+                }
+            }
+        }
+        while !followers[0].ahead(100).await.unwrap().records.is_empty() {
+            let ahead = followers[0].ahead(100).await.unwrap();
+            let mut batch = output(ahead.records.len());
+            followers[0].advance(&mut batch, &ahead);
+            let _ = storage.commit(batch).await;
+        }
+        let range = Range::prefix(&(user(1),));
+        let worked_on = view(storage)
+            .await
+            .multi_range(&schema::CHANGE_BY_USER_POSITION, &[range])
+            .await
+            .unwrap();
+        assert_eq!(worked_on[0].len(), happened, "{}", engine.name);
     }
 }
 
