@@ -207,6 +207,9 @@ impl Writing<'_> {
             totals: head.totals,
             state: judged.event.header.state_key.is_some(),
             thread,
+            root: Some(judged.change.root).filter(|root| {
+                !judged.is_historic() && judged.roots.map(|it| it.after) != Some(*root)
+            }),
         };
         let key = (self.short(), place);
         self.batch.put(&schema::EVENT_BY_PLACE, &key, &placed);

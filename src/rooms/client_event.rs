@@ -2,13 +2,16 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write as _,
+};
 
-use pdu::EventNumber;
-use serde_json::{Map, Value, json, value::RawValue};
+use pdu::{EventNumber, canonical};
+use serde_json::value::RawValue;
 use storage::{
     Snapshot,
-    schema::{EventRow, Membership},
+    schema::{EventHeader, EventRow, Membership},
 };
 
 use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of};
@@ -26,8 +29,8 @@ pub enum EventFormat {
 }
 
 impl Room {
-    /// Events as clients get them, in their order. One round trip for events that replace state or were
-    /// redacted, and the state tree where the viewer's membership at an event is not the current one.
+    /// Events as clients get them, in their order. One round trip for what some of them replaced or were
+    /// redacted by, and the state tree where the viewer's membership at an event is not the current one.
     pub async fn client_events(
         &self,
         rooms: &Rooms,
@@ -37,65 +40,75 @@ impl Room {
         events: &[ReadEvent],
         format: EventFormat,
     ) -> error::Result<Vec<Box<RawValue>>> {
-        let others: BTreeSet<_> = events
-            .iter()
-            .flat_map(|event| {
-                let header = &event.row.header;
-                [header.replaces_state, header.redacted_because]
-            })
-            .flatten()
-            .collect();
-        let others: Vec<_> = others.into_iter().collect();
-        let read = self.read_events(snapshot, &others).await?;
-        let others: HashMap<_, _> = others
+        let named = events.iter().flat_map(|event| {
+            let header = &event.row.header;
+            [header.replaces_state, header.redacted_because]
+        });
+        let named: BTreeSet<_> = named.flatten().collect();
+        let named: Vec<_> = named.into_iter().collect();
+        let read = self.read_state(snapshot, &named).await?;
+        let others: HashMap<_, _> = read
             .into_iter()
-            .zip(read)
-            .filter_map(|(number, event)| Some((number, event?)))
+            .flatten()
+            .map(|event| (event.number, event))
             .collect();
-        let roots: BTreeSet<_> = events
-            .iter()
-            .filter(|event| !is_current(look, event))
-            .map(|event| event.roots.after)
-            .collect();
-        // Who never had to do with the room has no membership in any state of it.
-        let memberships = match look.row {
-            Some(_) => self.memberships_at(snapshot, &roots, viewer).await?,
-            None => HashMap::new(),
-        };
+        let all: Vec<_> = events.iter().collect();
+        let memberships = self.memberships_after(snapshot, viewer, look, &all).await?;
+        let hidden = self
+            .hidden_before(snapshot, viewer, look, events, &memberships, &others)
+            .await?;
         let writer = Writer {
             room: self,
             viewer,
             others: &others,
+            hidden: &hidden,
             now: rooms.now(),
             format,
         };
-        events
-            .iter()
-            .map(|event| {
-                let membership = if is_current(look, event) {
-                    look.membership()
-                } else {
-                    memberships.get(&event.roots.after).copied()
-                };
-                writer.write(event, membership)
-            })
+        let all = events.iter().zip(memberships);
+        all.map(|(event, membership)| writer.write(event, membership))
             .collect()
     }
-}
 
-/// Whether the viewer's membership at the event is the one that they have now.
-fn is_current(look: &Look, event: &ReadEvent) -> bool {
-    event.roots.after == look.head.root
-        || match (&look.row, event.row.header.place) {
-            (Some(row), Some(place)) => row.place.is_some_and(|own| own <= place),
-            _ => false,
+    /// Of the events that some state events replaced, those that the viewer may not see. Who was in the
+    /// room when they were replaced may, since they were part of its state until then; of others the
+    /// history visibility decides.
+    async fn hidden_before(
+        &self,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        look: &Look,
+        events: &[ReadEvent],
+        memberships: &[Option<Membership>],
+        others: &HashMap<EventNumber, ReadEvent>,
+    ) -> error::Result<BTreeSet<EventNumber>> {
+        let replaced: Vec<ReadEvent> = events
+            .iter()
+            .zip(memberships)
+            .filter(|(event, membership)| {
+                **membership != Some(Membership::Join) && !event.is_member_event_of(&viewer.user_id)
+            })
+            .filter_map(|(event, _)| others.get(&event.row.header.replaces_state?).cloned())
+            .collect();
+        if replaced.is_empty() {
+            return Ok(BTreeSet::new());
         }
+        let visible = self.visible(snapshot, viewer, look, &replaced).await?;
+        let all = replaced.iter().zip(visible);
+        Ok(all
+            .filter(|(_, visible)| !visible)
+            .map(|(event, _)| event.number)
+            .collect())
+    }
 }
 
 struct Writer<'a> {
     room: &'a Room,
     viewer: &'a Viewer,
+    /// The events that those to be written name.
     others: &'a HashMap<EventNumber, ReadEvent>,
+    /// Those of the others whose content the viewer may not see.
+    hidden: &'a BTreeSet<EventNumber>,
     now: u64,
     format: EventFormat,
 }
@@ -106,107 +119,143 @@ impl Writer<'_> {
         event: &ReadEvent,
         membership: Option<Membership>,
     ) -> error::Result<Box<RawValue>> {
-        let unsigned = self.unsigned(event, membership);
-        let text = match self.format {
-            EventFormat::Federation => federation_form(&event.row, unsigned)?,
-            EventFormat::Client | EventFormat::WithoutRoomId => {
-                self.client_form(&event.row, Some(unsigned))?
-            }
-        };
-        RawValue::from_string(text).map_err(error::internal)
+        let mut json = String::with_capacity(event.row.json.len() + 512);
+        self.event(&mut json, &event.row)?;
+        json.push_str(",\"unsigned\":{");
+        self.unsigned(&mut json, &event.row.header)?;
+        self.replaced(&mut json, &event.row.header)?;
+        self.redaction(&mut json, &event.row.header)?;
+        let membership = membership.map_or("leave", Membership::as_str);
+        let _ = write!(json, ",\"membership\":\"{membership}\"}}}}");
+        RawValue::from_string(json).map_err(error::internal)
     }
 
-    fn client_form(&self, row: &EventRow, unsigned: Option<Value>) -> error::Result<String> {
+    /// The event without `unsigned`, and without the brace at its end.
+    fn event(&self, json: &mut String, row: &EventRow) -> error::Result<()> {
+        match self.format {
+            EventFormat::Federation => self.federation_form(json, row),
+            EventFormat::Client | EventFormat::WithoutRoomId => self.client_form(json, row),
+        }
+    }
+
+    fn client_form(&self, json: &mut String, row: &EventRow) -> error::Result<()> {
         let header = &row.header;
-        let quote = |text: &str| serde_json::to_string(text).map_err(error::internal);
-        let mut json = String::with_capacity(content_of(row).len() + 512);
         json.push_str("{\"type\":");
-        json.push_str(&quote(&header.event_type)?);
+        quote(json, &header.event_type)?;
         json.push_str(",\"event_id\":");
-        json.push_str(&quote(&header.event_id)?);
+        quote(json, &header.event_id)?;
         json.push_str(",\"sender\":");
-        json.push_str(&quote(&header.sender)?);
+        quote(json, &header.sender)?;
         if self.format == EventFormat::Client {
             json.push_str(",\"room_id\":");
-            json.push_str(&quote(self.room.room_id.as_str())?);
+            quote(json, self.room.room_id.as_str())?;
         }
-        json.push_str(",\"origin_server_ts\":");
-        json.push_str(&header.origin_server_ts.to_string());
+        let _ = write!(json, ",\"origin_server_ts\":{}", header.origin_server_ts);
         if let Some(state_key) = &header.state_key {
             json.push_str(",\"state_key\":");
-            json.push_str(&quote(state_key)?);
+            quote(json, state_key)?;
         }
         if let Some(redacts) = &header.redacts {
             json.push_str(",\"redacts\":");
-            json.push_str(&quote(redacts)?);
+            quote(json, redacts)?;
         }
         json.push_str(",\"content\":");
         match &header.redacts {
-            Some(redacts) => json.push_str(&content_with_redacts(row, redacts)?),
-            None => json.push_str(std::str::from_utf8(content_of(row)).map_err(error::internal)?),
+            Some(redacts) => content_with_redacts(json, row, redacts),
+            None => text(json, content_of(row)),
         }
-        if let Some(unsigned) = unsigned {
-            json.push_str(",\"unsigned\":");
-            json.push_str(&unsigned.to_string());
-        }
-        json.push('}');
-        Ok(json)
     }
 
-    /// What this server adds to an event for this viewer.
-    fn unsigned(&self, event: &ReadEvent, membership: Option<Membership>) -> Value {
-        let header = &event.row.header;
-        let mut unsigned = Map::new();
-        let age = i64::try_from(self.now).unwrap_or(i64::MAX)
-            - i64::try_from(header.origin_server_ts).unwrap_or(i64::MAX);
-        unsigned.insert("age".to_owned(), json!(age));
+    /// The event as it lies, with the id that servers make of it themselves.
+    fn federation_form(&self, json: &mut String, row: &EventRow) -> error::Result<()> {
+        let open = row.json.strip_suffix(b"}").unwrap_or_default();
+        text(json, open)?;
+        if !self.room.rules.has_event_id_field() {
+            json.push_str(",\"event_id\":");
+            quote(json, &row.header.event_id)?;
+        }
+        Ok(())
+    }
+
+    /// What `unsigned` says of every event, and of one inside another too.
+    fn unsigned(&self, json: &mut String, header: &EventHeader) -> error::Result<()> {
+        let signed = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        let age = signed(self.now).saturating_sub(signed(header.origin_server_ts));
+        let _ = write!(json, "\"age\":{age}");
         if let Some(sent) = &header.sent
             && sent.device == self.viewer.device
         {
-            unsigned.insert("transaction_id".to_owned(), json!(sent.transaction_id));
+            json.push_str(",\"transaction_id\":");
+            quote(json, &sent.transaction_id)?;
         }
+        Ok(())
+    }
+
+    /// The state event that this one took the place of.
+    fn replaced(&self, json: &mut String, header: &EventHeader) -> error::Result<()> {
         let before = header
             .replaces_state
             .and_then(|number| self.others.get(&number));
-        if let Some(before) = before {
-            let content = serde_json::from_slice::<Value>(before.content());
-            unsigned.insert("prev_content".to_owned(), content.unwrap_or_default());
-            let id = &before.row.header.event_id;
-            unsigned.insert("replaces_state".to_owned(), json!(id));
+        let Some(before) = before else { return Ok(()) };
+        json.push_str(",\"replaces_state\":");
+        quote(json, &before.row.header.event_id)?;
+        if !self.hidden.contains(&before.number) {
+            json.push_str(",\"prev_content\":");
+            text(json, before.content())?;
         }
+        Ok(())
+    }
+
+    /// The redaction that pruned this event.
+    fn redaction(&self, json: &mut String, header: &EventHeader) -> error::Result<()> {
         let because = header
             .redacted_because
             .and_then(|number| self.others.get(&number));
-        if let Some(because) = because
-            && let Ok(text) = self.client_form(&because.row, None)
-            && let Ok(value) = serde_json::from_str::<Value>(&text)
-        {
-            unsigned.insert("redacted_because".to_owned(), value);
-        }
-        let membership = membership.map_or("leave", Membership::as_str);
-        unsigned.insert("membership".to_owned(), json!(membership));
-        Value::Object(unsigned)
+        let Some(because) = because else {
+            return Ok(());
+        };
+        json.push_str(",\"redacted_because\":");
+        self.event(json, &because.row)?;
+        json.push_str(",\"unsigned\":{");
+        self.unsigned(json, &because.row.header)?;
+        json.push_str("}}");
+        Ok(())
     }
 }
 
 /// A redaction names its target in its content since version 11, before that beside it; clients get both.
-fn content_with_redacts(row: &EventRow, redacts: &str) -> error::Result<String> {
-    let content = serde_json::from_slice::<Value>(content_of(row)).map_err(error::internal)?;
-    let Value::Object(mut content) = content else {
-        return Err(error::internal("an event's content is not an object"));
-    };
-    if row.header.event_type == "m.room.redaction" {
-        content.insert("redacts".to_owned(), json!(redacts));
+fn content_with_redacts(json: &mut String, row: &EventRow, redacts: &str) -> error::Result<()> {
+    let content = content_of(row);
+    match canonical::member(content, "redacts") {
+        Some(named) if canonical::string(named).as_deref() == Some(redacts) => text(json, content),
+        None => {
+            json.push_str("{\"redacts\":");
+            quote(json, redacts)?;
+            let rest = content.strip_prefix(b"{").unwrap_or(b"}");
+            if rest != b"}" {
+                json.push(',');
+            }
+            text(json, rest)
+        }
+        // What stands there under the old versions binds nobody.
+        Some(_) => {
+            let mut members: BTreeMap<String, &RawValue> =
+                serde_json::from_slice(content).map_err(error::internal)?;
+            let quoted = serde_json::value::to_raw_value(redacts).map_err(error::internal)?;
+            members.insert("redacts".to_owned(), &quoted);
+            let written = serde_json::to_string(&members).map_err(error::internal)?;
+            json.push_str(&written);
+            Ok(())
+        }
     }
-    Ok(Value::Object(content).to_string())
 }
 
-fn federation_form(row: &EventRow, unsigned: Value) -> error::Result<String> {
-    let json = serde_json::from_slice::<Value>(&row.json).map_err(error::internal)?;
-    let Value::Object(mut json) = json else {
-        return Err(error::internal("an event is not an object"));
-    };
-    json.insert("event_id".to_owned(), json!(row.header.event_id));
-    json.insert("unsigned".to_owned(), unsigned);
-    Ok(Value::Object(json).to_string())
+fn quote(json: &mut String, text: &str) -> error::Result<()> {
+    json.push_str(&serde_json::to_string(text).map_err(error::internal)?);
+    Ok(())
+}
+
+fn text(json: &mut String, bytes: &[u8]) -> error::Result<()> {
+    json.push_str(std::str::from_utf8(bytes).map_err(error::internal)?);
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
+use pdu::canonical;
 use ruma::{
     RoomId,
     api::client::filter::{RoomEventFilter, UrlFilter},
@@ -67,14 +68,7 @@ pub fn matches(pattern: &str, event_type: &str) -> bool {
 
 /// Whether the content has a `url` that is a string.
 fn has_url(event: &ReadEvent) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        url: Option<serde_json::Value>,
-    }
-    serde_json::from_slice::<Content>(event.content())
-        .ok()
-        .and_then(|content| content.url)
-        .is_some_and(|url| url.is_string())
+    canonical::member(event.content(), "url").is_some_and(|url| canonical::string(url).is_some())
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub use self::{
     create::{InitialState, NewRoomRequest, Preset},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
-    members::{MEMBERSHIPS, membership_of},
+    members::MEMBERSHIPS,
     membership::Said,
     place_token::{NoPlaceToken, PlaceToken},
     presence::{Polling, PresenceNews, PresenceNow},
@@ -63,10 +63,10 @@ pub use self::{
     receive::{Incoming, Received, Standing},
     room::Room,
     state::StateKey,
-    timeline::{Page, Span},
+    timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
     unread::{Count, Unread},
-    viewer::{Look, Until, Viewer},
+    viewer::{Look, Until, Viewer, membership_of},
 };
 
 /// How many rooms' ids are remembered.

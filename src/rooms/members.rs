@@ -1,13 +1,14 @@
 //! Members of a room, and rooms of a member.
 
-use pdu::EventNumber;
-use ruma::{OwnedRoomId, RoomId};
+use std::collections::BTreeSet;
+
+use ruma::{OwnedRoomId, RoomId, events::StateEventType};
 use storage::{
     Range, ShortRoomId, ShortUserId, Snapshot,
     schema::{self, MemberRow, Membership, UserRoomRow},
 };
 
-use crate::{Look, ReadEvent, Room, Rooms, viewer::membership_in};
+use crate::{Look, ReadEvent, Room, Rooms};
 
 /// All memberships.
 pub const MEMBERSHIPS: [Membership; 5] = [
@@ -40,27 +41,67 @@ impl Room {
             .collect())
     }
 
-    /// The events of a root's state, of one type if one is named.
+    /// The events of a root's state, of one type if one is named. The current state is read from the
+    /// room's flat tables, any other one from the tree.
     pub async fn state_at(
         &self,
+        rooms: &Rooms,
         snapshot: &Snapshot,
+        look: &Look,
         root: [u8; 16],
         event_type: Option<&str>,
     ) -> error::Result<Vec<ReadEvent>> {
-        let mut numbers: Vec<EventNumber> = self.whole_state(snapshot, root).await?;
+        let mut numbers = if root == look.head.root {
+            self.current_of_type(rooms, snapshot, look.head.generation, event_type)
+                .await?
+        } else {
+            self.whole_state(snapshot, root).await?
+        };
         numbers.sort_unstable();
-        let events = self.read_events(snapshot, &numbers).await?;
+        let events = self.read_state(snapshot, &numbers).await?;
         Ok(events
             .into_iter()
             .flatten()
             .filter(|event| event_type.is_none_or(|wanted| event.is_state(wanted)))
             .collect())
     }
-}
 
-/// The membership that a member event says.
-pub fn membership_of(event: &ReadEvent) -> Option<Membership> {
-    membership_in(&event.row)
+    /// The events of a root's state without the member events, but those of `members`. Costs what the
+    /// state differs from the current one, not what members there are.
+    pub async fn state_with_members(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        look: &Look,
+        root: [u8; 16],
+        members: &BTreeSet<String>,
+    ) -> error::Result<Vec<ReadEvent>> {
+        let (head, current) = (&look.head, look.head.generation);
+        let current = self
+            .current_entries(rooms, snapshot, current, false)
+            .await?;
+        let mut numbers: BTreeSet<_> = current.into_iter().collect();
+        for one in self.state_difference(snapshot, root, head.root).await? {
+            if let Some(now) = one.right {
+                numbers.remove(&now);
+            }
+            numbers.extend(one.left);
+        }
+        let keys: Vec<_> = members
+            .iter()
+            .map(|user| (StateEventType::RoomMember, user.clone()))
+            .collect();
+        let found = self.find_state(snapshot, &[root], &keys).await?;
+        let wanted: BTreeSet<_> = found.into_values().collect();
+        numbers.extend(&wanted);
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let events = self.read_state(snapshot, &numbers).await?;
+        Ok(events
+            .into_iter()
+            .flatten()
+            .filter(|event| !event.is_state("m.room.member") || wanted.contains(&event.number))
+            .collect())
+    }
 }
 
 impl Rooms {

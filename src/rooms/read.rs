@@ -1,10 +1,10 @@
 //! Events as they lie in storage, for those who read them.
 
-use pdu::EventNumber;
-use ruma::EventId;
+use pdu::{EventNumber, canonical, tree::EMPTY_ROOT};
+use ruma::{EventId, UserId};
 use storage::{
     Reads, Snapshot,
-    schema::{self, EventRoots, EventRow, Outcome, Standing},
+    schema::{self, EventRoots, EventRow, Outcome, Standing, Verdict},
 };
 
 use crate::{Room, Rooms};
@@ -16,7 +16,7 @@ pub struct ReadEvent {
     pub number: EventNumber,
     /// Its row.
     pub row: EventRow,
-    /// The room's state around it.
+    /// The room's state around it. Around an outlier nothing is known: it is empty then.
     pub roots: EventRoots,
 }
 
@@ -30,6 +30,17 @@ impl ReadEvent {
     pub(crate) fn is_state(&self, event_type: &str) -> bool {
         self.row.header.state_key.is_some() && self.row.header.event_type == event_type
     }
+
+    /// Whether it says what somebody's membership is.
+    pub(crate) fn is_member_event_of(&self, user: &UserId) -> bool {
+        self.is_state("m.room.member")
+            && self.row.header.state_key.as_deref() == Some(user.as_str())
+    }
+
+    /// A string in its content.
+    pub(crate) fn content_string(&self, key: &str) -> Option<std::borrow::Cow<'_, str>> {
+        canonical::string(canonical::member(self.content(), key)?)
+    }
 }
 
 /// The content of an event, as it is stored.
@@ -38,6 +49,12 @@ pub(crate) fn content_of(row: &EventRow) -> &[u8] {
     row.json.get(span).unwrap_or(b"{}")
 }
 
+/// What is known of events as state only, and not as part of a timeline.
+const NOTHING_AROUND: EventRoots = EventRoots {
+    before: EMPTY_ROOT.0,
+    after: EMPTY_ROOT.0,
+};
+
 impl Room {
     /// Reads events, in the order of `numbers`; `None` for one that is not here, or that nobody may see:
     /// an outlier, a rejected or a soft-failed one. One round trip.
@@ -45,6 +62,36 @@ impl Room {
         &self,
         snapshot: &Snapshot,
         numbers: &[EventNumber],
+    ) -> error::Result<Vec<Option<ReadEvent>>> {
+        let shown = |verdict: Option<&Verdict>| {
+            verdict.is_none_or(|verdict| {
+                verdict.outcome == Outcome::Accepted && verdict.standing != Standing::Outlier
+            })
+        };
+        self.read_where(snapshot, numbers, None, shown).await
+    }
+
+    /// Reads events that a state of the room is made of, in the order of `numbers`: outliers too, since
+    /// the state in which we joined a room is made of these. One round trip.
+    pub async fn read_state(
+        &self,
+        snapshot: &Snapshot,
+        numbers: &[EventNumber],
+    ) -> error::Result<Vec<Option<ReadEvent>>> {
+        let around = Some(NOTHING_AROUND);
+        let shown = |verdict: Option<&Verdict>| {
+            verdict.is_none_or(|verdict| verdict.outcome != Outcome::Rejected)
+        };
+        self.read_where(snapshot, numbers, around, shown).await
+    }
+
+    /// Events whose verdict lets them be shown. One without roots gets `around`, or is left out.
+    async fn read_where(
+        &self,
+        snapshot: &Snapshot,
+        numbers: &[EventNumber],
+        around: Option<EventRoots>,
+        shown: impl Fn(Option<&Verdict>) -> bool,
     ) -> error::Result<Vec<Option<ReadEvent>>> {
         if numbers.is_empty() {
             return Ok(Vec::new());
@@ -60,14 +107,11 @@ impl Room {
         let all = numbers.iter().zip(rows).zip(verdicts).zip(roots);
         Ok(all
             .map(|(((number, row), verdict), roots)| {
-                let shown = verdict.is_none_or(|verdict| {
-                    verdict.value.outcome == Outcome::Accepted
-                        && verdict.value.standing != Standing::Outlier
-                });
+                let row = row.filter(|_| shown(verdict.as_ref().map(|found| &found.value)))?;
                 Some(ReadEvent {
                     number: *number,
-                    row: row.filter(|_| shown)?.value,
-                    roots: roots?.value,
+                    row: row.value,
+                    roots: roots.map(|found| found.value).or(around)?,
                 })
             })
             .collect())

@@ -117,6 +117,28 @@ impl Room {
         .await
     }
 
+    /// The current state, of one type if one is named.
+    pub(crate) async fn current_of_type(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        generation: schema::Generation,
+        event_type: Option<&str>,
+    ) -> error::Result<Vec<EventNumber>> {
+        let range = match event_type {
+            None => Range::prefix(&(self.short, generation)),
+            Some(event_type) => {
+                let key = flat_key(rooms.storage(), self.short, generation, event_type, "");
+                Range::prefix(&(self.short, generation, key.2))
+            }
+        };
+        let rows = snapshot
+            .multi_range(&schema::STATE_BY_ROOM, &[range])
+            .await?;
+        let rows = rows.into_iter().flatten();
+        Ok(rows.map(|(_, row)| row.value).collect())
+    }
+
     /// The current state, or what of it are no member events, which are most of it in large rooms. One
     /// round trip.
     pub async fn current_entries(

@@ -8,7 +8,10 @@
 )]
 
 mod cost;
+mod people;
+mod reading;
 mod receive;
+mod visibility;
 
 use std::sync::Arc;
 

@@ -1,11 +1,12 @@
 //! The timeline of a room, in pages.
 
-use ruma::api::{Direction, client::filter::RoomEventFilter};
-use storage::{
-    Position, Range, Snapshot,
-    schema::{self, Place},
-};
+mod stretch;
+mod tokens;
 
+use ruma::api::{Direction, client::filter::RoomEventFilter};
+use storage::{Reads, Snapshot, schema::Place};
+
+use self::stretch::{Bounds, Stretch};
 use crate::{
     Look, PlaceToken, ReadEvent, Room, Viewer,
     event_filter::{passes, wants_room},
@@ -15,8 +16,8 @@ use crate::{
 const LOOKED_AT_MAX: usize = 2_000;
 /// How many events are looked at together, at most.
 const CHUNK_MAX: usize = 500;
-/// How many rows of the room log are looked at for the place of a position.
-const LOG_ROWS_MAX: usize = 100;
+/// By how much more is looked at in the next round, where the last one held too little that is wanted.
+const CHUNK_GROWTH: usize = 4;
 
 /// Which part of a timeline.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,9 @@ pub struct Page {
     pub events: Vec<ReadEvent>,
     /// Where the next page begins; none if there is nothing beyond this one.
     pub next: Option<PlaceToken>,
+    /// For a page that ends where the timeline lacks events: the place before which they belong, as in
+    /// [`GAP_BY_PLACE`](storage::schema::GAP_BY_PLACE). What is found until the next page is read is on it.
+    pub gap: Option<Place>,
 }
 
 impl Room {
@@ -55,173 +59,153 @@ impl Room {
         span: Span,
         filter: &RoomEventFilter,
     ) -> error::Result<Page> {
-        let (mut low, mut high) = bounds(&span, look.end()?);
-        if !wants_room(filter, &self.room_id) {
-            return Ok(Page {
-                events: Vec::new(),
-                next: None,
-            });
-        }
-        let mut page = Vec::new();
-        let mut looked_at = 0;
-        while looked_at < LOOKED_AT_MAX {
-            // One more than wanted tells whether there is another page.
-            let ask = (span.limit - page.len() + 1).min(CHUNK_MAX);
-            let places = self
-                .places(snapshot, low, high, span.direction, ask)
-                .await?;
-            looked_at += places.len();
-            let numbers: Vec<_> = places.iter().map(|(_, placed)| placed.number).collect();
-            let events: Vec<_> = self
-                .read_events(snapshot, &numbers)
-                .await?
-                .into_iter()
-                .flatten()
-                .filter(|event| passes(filter, event))
-                .collect();
-            let visible = self.visible(snapshot, viewer, look, &events).await?;
-            for (event, visible) in events.into_iter().zip(visible) {
-                if !visible {
-                    continue;
-                }
-                if page.len() == span.limit {
-                    let next = page.last().map(|last| beyond(last, span.direction));
-                    return Ok(Page {
-                        events: page,
-                        next: next.or(Some(span.from)),
-                    });
-                }
-                page.push(event);
-            }
-            let Some((last, _)) = places.last() else {
-                break;
-            };
-            match span.direction {
-                Direction::Backward => high = PlaceToken::before(*last).0,
-                Direction::Forward => low = *last,
-            }
-            if places.len() < ask {
-                return Ok(Page {
-                    events: page,
-                    next: None,
-                });
-            }
-        }
-        let next = match span.direction {
-            Direction::Backward => PlaceToken(high),
-            Direction::Forward => PlaceToken(low),
+        let paging = Paging {
+            room: self,
+            snapshot,
+            viewer,
+            look,
+            filter,
         };
-        Ok(Page {
-            events: page,
-            next: (looked_at >= LOOKED_AT_MAX).then_some(next),
-        })
+        paging.page(span, None).await
     }
 
-    /// Placed events with `low < place <= high`.
-    async fn places(
+    /// How the viewer stands to the room, and a page of its timeline, read together: two round trips in
+    /// all. Without `from` the page begins at the end of what they may see, or at its beginning. Gives
+    /// the boundary at which it begins, too.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if the viewer may see nothing of the room.
+    pub async fn look_at_page(
         &self,
         snapshot: &Snapshot,
-        low: Place,
-        high: Place,
-        direction: Direction,
-        limit: usize,
-    ) -> error::Result<Vec<(Place, schema::PlacedEvent)>> {
-        if low >= high {
-            return Ok(Vec::new());
+        viewer: &Viewer,
+        from: Option<PlaceToken>,
+        wanted: &Wanted<'_>,
+    ) -> error::Result<(Look, PlaceToken, Page)> {
+        let first = match wanted.direction {
+            Direction::Backward => PlaceToken(Place::END),
+            Direction::Forward => PlaceToken(Place::START),
+        };
+        let mut span = Span {
+            from: from.unwrap_or(first),
+            to: wanted.to,
+            direction: wanted.direction,
+            limit: wanted.limit,
+        };
+        let mut reads = Reads::new();
+        let asked = self.ask_look(&mut reads, viewer);
+        let bounds = Bounds::of(&span, Place::END);
+        let ahead = self.ask_stretch(&mut reads, bounds, first_chunk(span.limit));
+        let answers = snapshot.read(&reads).await?;
+        let look = self.answered_look(snapshot, &answers, &asked).await?;
+        let end = look.end()?;
+        if from.is_none() && span.direction == Direction::Backward {
+            span.from = PlaceToken(end);
         }
-        let mut range = Range::prefix(&(self.short,))
-            .after(&(self.short, low))
-            .up_to(&(self.short, high))
-            .limit(limit);
-        if direction == Direction::Backward {
-            range = range.reverse();
+        // Who left sees less than was read.
+        let ahead = Stretch::of(&answers, &ahead)?;
+        let ahead = Some(ahead).filter(|ahead| ahead.ends_by(end));
+        let paging = Paging {
+            room: self,
+            snapshot,
+            viewer,
+            look: &look,
+            filter: wanted.filter,
+        };
+        let page = paging.page(span, ahead).await?;
+        Ok((look, span.from, page))
+    }
+}
+
+/// What is wanted of a timeline, but for where it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The boundary at which the page ends at the latest.
+    pub to: Option<PlaceToken>,
+    /// Whether it goes back in time or on.
+    pub direction: Direction,
+    /// How many events it has at most.
+    pub limit: usize,
+    /// Which events are wanted.
+    pub filter: &'a RoomEventFilter,
+}
+
+/// One more than wanted tells whether there is another page.
+fn first_chunk(limit: usize) -> usize {
+    limit.saturating_add(1).min(CHUNK_MAX)
+}
+
+struct Paging<'a> {
+    room: &'a Room,
+    snapshot: &'a Snapshot,
+    viewer: &'a Viewer,
+    look: &'a Look,
+    filter: &'a RoomEventFilter,
+}
+
+impl Paging<'_> {
+    /// A page, the first stretch of which may have been read already.
+    async fn page(&self, span: Span, mut ahead: Option<Stretch>) -> error::Result<Page> {
+        let mut bounds = Bounds::of(&span, self.look.end()?);
+        let mut page = Page {
+            events: Vec::new(),
+            next: None,
+            gap: None,
+        };
+        if !wants_room(self.filter, &self.room.room_id) {
+            return Ok(page);
         }
-        let rows = snapshot
-            .multi_range(&schema::EVENT_BY_PLACE, &[range])
-            .await?;
-        Ok(rows
+        let mut looked_at = 0;
+        let mut chunk = first_chunk(span.limit);
+        loop {
+            let stretch = match ahead.take() {
+                Some(stretch) => stretch,
+                None => self.room.stretch(self.snapshot, bounds, chunk).await?,
+            };
+            for event in self.wanted(&stretch).await? {
+                if page.events.len() == span.limit {
+                    let last = page.events.last().and_then(|last| last.row.header.place);
+                    page.next = Some(last.map_or(span.from, |last| bounds.beyond(last)));
+                    return Ok(page);
+                }
+                page.events.push(event);
+            }
+            looked_at += stretch.placed.len();
+            if let Some((last, _)) = stretch.placed.last() {
+                bounds = bounds.after(*last);
+            }
+            page.gap = stretch.gap;
+            if stretch.is_last {
+                // Behind a gap there may be more by the time the next page is asked for.
+                page.next = stretch.gap.map(|_| bounds.begin());
+                return Ok(page);
+            }
+            if looked_at >= LOOKED_AT_MAX {
+                page.next = Some(bounds.begin());
+                return Ok(page);
+            }
+            chunk = chunk.saturating_mul(CHUNK_GROWTH).min(CHUNK_MAX);
+        }
+    }
+
+    /// The events of a stretch that the filter lets through and the viewer may see.
+    async fn wanted(&self, stretch: &Stretch) -> error::Result<Vec<ReadEvent>> {
+        let numbers: Vec<_> = stretch.placed.iter().map(|(_, one)| one.number).collect();
+        let events = self.room.read_events(self.snapshot, &numbers).await?;
+        let events: Vec<_> = events
             .into_iter()
             .flatten()
-            .map(|((_, place), row)| (place, row.value))
+            .filter(|event| passes(self.filter, event))
+            .collect();
+        let visible = self
+            .room
+            .visible(self.snapshot, self.viewer, self.look, &events)
+            .await?;
+        let all = events.into_iter().zip(visible);
+        Ok(all
+            .filter(|(_, visible)| *visible)
+            .map(|(event, _)| event)
             .collect())
-    }
-
-    /// The last event before a boundary.
-    pub async fn last_event(
-        &self,
-        snapshot: &Snapshot,
-        boundary: PlaceToken,
-    ) -> error::Result<Option<ReadEvent>> {
-        let places = self
-            .places(snapshot, Place::START, boundary.0, Direction::Backward, 1)
-            .await?;
-        let numbers: Vec<_> = places.iter().map(|(_, placed)| placed.number).collect();
-        Ok(self.read_events(snapshot, &numbers).await?.pop().flatten())
-    }
-
-    /// The boundary in the timeline that was its end at a position.
-    pub async fn place_at(
-        &self,
-        snapshot: &Snapshot,
-        position: Position,
-    ) -> error::Result<PlaceToken> {
-        let range = Range::prefix(&(self.short,))
-            .up_to(&(self.short, position))
-            .reverse()
-            .limit(LOG_ROWS_MAX);
-        let rows = snapshot
-            .multi_range(&schema::CHANGE_BY_ROOM_POSITION, &[range])
-            .await?;
-        let place = rows
-            .into_iter()
-            .flatten()
-            .map(|(_, row)| row.value)
-            .filter(|change| !change.historic)
-            .find_map(|change| change.place);
-        Ok(PlaceToken(place.unwrap_or(Place::START)))
-    }
-
-    /// The root of the room's state at a position: after the last change up to it. `None` if the room was
-    /// not there.
-    pub async fn root_at(
-        &self,
-        snapshot: &Snapshot,
-        position: Position,
-    ) -> error::Result<Option<[u8; 16]>> {
-        let range = Range::prefix(&(self.short,))
-            .up_to(&(self.short, position))
-            .reverse()
-            .limit(1);
-        let rows = snapshot
-            .multi_range(&schema::CHANGE_BY_ROOM_POSITION, &[range])
-            .await?;
-        Ok(rows
-            .into_iter()
-            .flatten()
-            .next()
-            .map(|(_, row)| row.value.root))
-    }
-}
-
-/// The part of a timeline that a span names, up to `end`: above the first, up to the second.
-fn bounds(span: &Span, end: Place) -> (Place, Place) {
-    match span.direction {
-        Direction::Backward => {
-            let low = span.to.map_or(Place::START, |to| to.0);
-            (low, span.from.0.min(end))
-        }
-        Direction::Forward => {
-            let high = span.to.map_or(end, |to| to.0.min(end));
-            (span.from.0, high)
-        }
-    }
-}
-
-/// The boundary beyond an event.
-fn beyond(event: &ReadEvent, direction: Direction) -> PlaceToken {
-    let place = event.row.header.place.unwrap_or_default();
-    match direction {
-        Direction::Backward => PlaceToken::before(place),
-        Direction::Forward => PlaceToken(place),
     }
 }

@@ -5,14 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use pdu::EventNumber;
+use pdu::{EventNumber, canonical};
 use ruma::{OwnedUserId, RoomId, events::StateEventType};
 use storage::{
-    NameHash, Reads, ShortUserId, Snapshot,
-    schema::{self, EventRow, Head, Membership, Place, UserRoomRow},
+    Answers, Found, NameHash, Reads, ShortUserId, Slot, Snapshot, Stamped,
+    schema::{self, EventRow, Head, Membership, Place, UserRoomRow, Visibility},
 };
 
-use crate::{Room, Rooms, event::membership, read::content_of};
+use crate::{ReadEvent, Room, Rooms, event::membership, read::content_of};
 
 /// How many of somebody's own member events are looked at for the last one by which they were in.
 const OWN_MEMBER_EVENTS_MAX: usize = 50;
@@ -37,6 +37,12 @@ pub struct Look {
     pub row: Option<UserRoomRow>,
     /// For who is not in the room and was: where that ended.
     pub until: Option<Until>,
+}
+
+/// Where the answers will be that a [`Look`] is made of.
+pub(crate) struct AskedLook {
+    head: Slot<Option<Found<Head>>>,
+    row: Slot<Option<Found<Stamped<UserRoomRow>>>>,
 }
 
 /// Where somebody's time in a room ended.
@@ -68,24 +74,57 @@ impl Look {
         match &self.until {
             _ if self.is_joined() => Ok(self.head.root),
             Some(until) => Ok(until.root),
-            None if self.head.visibility == schema::Visibility::WorldReadable => Ok(self.head.root),
+            None if self.head.visibility == Visibility::WorldReadable => Ok(self.head.root),
             None => Err(error::forbidden(
                 "You are not in this room, or it does not exist",
             )),
         }
     }
 
-    /// The end of the timeline for the viewer.
+    /// The end of the timeline for the viewer: the place of its last event, or before it began.
     ///
     /// # Errors
     ///
     /// 403 `M_FORBIDDEN` if they may see nothing of it.
     pub fn end(&self) -> error::Result<Place> {
         self.root()?;
+        let last = self.head.next_slot.checked_sub(1);
+        let last = last.map_or(Place::START, Place::live);
         Ok(match self.until {
-            Some(until) if !self.is_joined() => until.place,
-            _ => Place::live(self.head.next_slot.saturating_sub(1)),
+            // What came after they left they may see if anybody may.
+            Some(until)
+                if !self.is_joined() && self.head.visibility != Visibility::WorldReadable =>
+            {
+                until.place
+            }
+            _ => last,
         })
+    }
+
+    /// The viewer's membership in the state after an event, where it can be told without that state.
+    ///
+    /// An event made here follows all that was there: its state is the room's, and since the viewer's
+    /// latest member event that has said the same of them. An event made elsewhere may not know of it.
+    fn known_after(&self, viewer: &Viewer, event: &ReadEvent) -> Option<Option<Membership>> {
+        let Some(row) = &self.row else {
+            return Some(None);
+        };
+        if event.is_member_event_of(&viewer.user_id) {
+            return Some(membership_of(event));
+        }
+        if event.roots.after == self.head.root {
+            return Some(Some(row.membership));
+        }
+        let header = &event.row.header;
+        let made_here = header
+            .sender
+            .split_once(':')
+            .is_some_and(|(_, server)| server == viewer.user_id.server_name());
+        let later = row
+            .place
+            .zip(header.place)
+            .is_some_and(|(own, place)| own <= place);
+        (made_here && later).then_some(Some(row.membership))
     }
 }
 
@@ -134,15 +173,32 @@ impl Room {
     /// 403 `M_FORBIDDEN` if the room is gone.
     pub async fn look(&self, snapshot: &Snapshot, viewer: &Viewer) -> error::Result<Look> {
         let mut reads = Reads::new();
-        let head = reads.get(&schema::HEAD_BY_ROOM, &self.short);
-        let row = reads.get(&schema::ROOM_BY_USER, &(viewer.short, self.short));
+        let asked = self.ask_look(&mut reads, viewer);
         let answers = snapshot.read(&reads).await?;
+        self.answered_look(snapshot, &answers, &asked).await
+    }
+
+    /// Asks for what a [`Look`] is made of, among other things.
+    pub(crate) fn ask_look(&self, reads: &mut Reads, viewer: &Viewer) -> AskedLook {
+        AskedLook {
+            head: reads.get(&schema::HEAD_BY_ROOM, &self.short),
+            row: reads.get(&schema::ROOM_BY_USER, &(viewer.short, self.short)),
+        }
+    }
+
+    /// Makes a [`Look`] of the answers.
+    pub(crate) async fn answered_look(
+        &self,
+        snapshot: &Snapshot,
+        answers: &Answers,
+        asked: &AskedLook,
+    ) -> error::Result<Look> {
         let head = answers
-            .one(&head)?
+            .one(&asked.head)?
             .ok_or_else(|| error::forbidden("You are not in this room, or it does not exist"))?
             .value;
         let row = answers
-            .one(&row)?
+            .one(&asked.row)?
             .map(|row| row.value.value)
             .filter(|row| !row.forgotten);
         let until = match &row {
@@ -189,6 +245,58 @@ impl Room {
         Ok(None)
     }
 
+    /// The viewer's membership in the states after some events, in their order: the tree is read only for
+    /// those of which it is not known otherwise, all of these together.
+    pub(crate) async fn memberships_after(
+        &self,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        look: &Look,
+        events: &[&ReadEvent],
+    ) -> error::Result<Vec<Option<Membership>>> {
+        let known: Vec<_> = events
+            .iter()
+            .map(|event| look.known_after(viewer, event))
+            .collect();
+        let unknown = events
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let roots: BTreeSet<_> = unknown.map(|(event, _)| event.roots.after).collect();
+        let read = self.memberships_at(snapshot, &roots, viewer).await?;
+        let all = events.iter().zip(known);
+        Ok(all
+            .map(|(event, known)| known.unwrap_or_else(|| read.get(&event.roots.after).copied()))
+            .collect())
+    }
+
+    /// The viewer's memberships that count at some events, in their order: that in the state after the
+    /// event, and for their own member events also that before it.
+    pub(crate) async fn memberships_around(
+        &self,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        look: &Look,
+        events: &[&ReadEvent],
+    ) -> error::Result<Vec<[Option<Membership>; 2]>> {
+        let before: BTreeSet<_> = events
+            .iter()
+            .filter(|event| event.is_member_event_of(&viewer.user_id))
+            .map(|event| event.roots.before)
+            .collect();
+        let after = self
+            .memberships_after(snapshot, viewer, look, events)
+            .await?;
+        let before = self.memberships_at(snapshot, &before, viewer).await?;
+        let own = |event: &ReadEvent| {
+            let root = event.roots.before;
+            let own = event.is_member_event_of(&viewer.user_id);
+            own.then(|| before.get(&root).copied()).flatten()
+        };
+        let all = events.iter().zip(after);
+        Ok(all.map(|(event, after)| [after, own(event)]).collect())
+    }
+
     /// Somebody's membership in a state.
     pub async fn membership_at(
         &self,
@@ -231,11 +339,12 @@ impl Room {
 }
 
 /// The membership that a member event says.
-pub(crate) fn membership_in(row: &EventRow) -> Option<Membership> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    let content: Content = serde_json::from_slice(content_of(row)).ok()?;
-    membership(&content.membership)
+pub fn membership_of(event: &ReadEvent) -> Option<Membership> {
+    membership_in(&event.row)
+}
+
+/// The membership that the row of a member event says.
+fn membership_in(row: &EventRow) -> Option<Membership> {
+    let name = canonical::string(canonical::member(content_of(row), "membership")?)?;
+    membership(&name)
 }

@@ -2,9 +2,6 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
-use std::collections::BTreeSet;
-
-use ruma::events::room::history_visibility::HistoryVisibility;
 use storage::{
     Snapshot,
     schema::{Membership, Visibility},
@@ -22,24 +19,31 @@ impl Room {
         look: &Look,
         events: &[ReadEvent],
     ) -> error::Result<Vec<bool>> {
-        let roots: BTreeSet<_> = events
+        let decisions: Vec<_> = events
             .iter()
-            .filter(|event| matches!(decide(look, event), Decision::ByMembership(_)))
-            .flat_map(|event| roots_of(viewer, event))
+            .map(|event| decide(viewer, look, event))
             .collect();
-        let memberships = self.memberships_at(snapshot, &roots, viewer).await?;
-        Ok(events
+        let asked: Vec<_> = events
             .iter()
-            .map(|event| match decide(look, event) {
+            .zip(&decisions)
+            .filter(|(_, decision)| matches!(decision, Decision::ByMembership(_)))
+            .map(|(event, _)| event)
+            .collect();
+        let mut memberships = self
+            .memberships_around(snapshot, viewer, look, &asked)
+            .await?
+            .into_iter();
+        Ok(decisions
+            .into_iter()
+            .map(|decision| match decision {
                 Decision::Visible => true,
                 Decision::Hidden => false,
-                Decision::ByMembership(visibility) => roots_of(viewer, event)
-                    .filter_map(|root| memberships.get(&root))
-                    .any(|membership| match membership {
-                        Membership::Join => true,
-                        Membership::Invite => visibility == Visibility::Invited,
-                        Membership::Knock | Membership::Leave | Membership::Ban => false,
-                    }),
+                Decision::ByMembership(enough) => memberships
+                    .next()
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .any(|membership| enough.admits(membership)),
             })
             .collect())
     }
@@ -48,69 +52,72 @@ impl Room {
 enum Decision {
     Visible,
     Hidden,
-    /// The membership at the event decides; this is the visibility there.
-    ByMembership(Visibility),
+    /// The viewer's membership at the event decides.
+    ByMembership(Enough),
 }
 
-fn decide(look: &Look, event: &ReadEvent) -> Decision {
-    let visibility = in_force(event);
-    if visibility == Visibility::WorldReadable {
+/// Which memberships at an event are enough to see it.
+#[derive(Clone, Copy)]
+struct Enough {
+    join: bool,
+    invite: bool,
+}
+
+impl Enough {
+    fn admits(self, membership: Membership) -> bool {
+        match membership {
+            Membership::Join => self.join,
+            Membership::Invite => self.invite,
+            Membership::Knock | Membership::Leave | Membership::Ban => false,
+        }
+    }
+}
+
+/// The five rules of the specification, in its order, as far as they can be told without the state.
+fn decide(viewer: &Viewer, look: &Look, event: &ReadEvent) -> Decision {
+    let in_force = in_force(event);
+    if in_force.contains(&Visibility::WorldReadable) {
         return Decision::Visible;
     }
-    let seen = match look.until {
+    if look.row.is_none() {
+        return Decision::Hidden;
+    }
+    // Who is in the room has joined it at some point after every event in which they were not; who was
+    // in it, after everything up to where that ended.
+    let place = event.row.header.place;
+    let before_end = match look.until {
         _ if look.is_joined() => true,
-        Some(until) => event
-            .row
-            .header
-            .place
-            .is_some_and(|place| place <= until.place),
+        Some(until) => place.is_some_and(|place| place <= until.place),
         None => false,
     };
-    match visibility {
-        Visibility::Shared if seen => Decision::Visible,
-        Visibility::Joined | Visibility::Invited if seen => Decision::ByMembership(visibility),
-        _ => Decision::Hidden,
+    if before_end && in_force.contains(&Visibility::Shared) {
+        return Decision::Visible;
+    }
+    let enough = Enough {
+        // Their own joining is the one event of a stay that may come before all that is known of it.
+        join: before_end || event.is_member_event_of(&viewer.user_id),
+        invite: in_force.contains(&Visibility::Invited),
+    };
+    if enough.join || enough.invite {
+        Decision::ByMembership(enough)
+    } else {
+        Decision::Hidden
     }
 }
 
-/// The states in which the viewer's membership counts: that after the event, and for their own member
-/// events also the one before, so that people see their own joining and leaving.
-fn roots_of(viewer: &Viewer, event: &ReadEvent) -> impl Iterator<Item = [u8; 16]> {
-    let own = event.is_state("m.room.member")
-        && event.row.header.state_key.as_deref() == Some(viewer.user_id.as_str());
-    let before = own.then_some(event.roots.before);
-    std::iter::once(event.roots.after).chain(before)
-}
-
-/// The visibility at an event; for one that changes it, the more open of both.
-fn in_force(event: &ReadEvent) -> Visibility {
+/// The visibility at an event; for one that changes it, that before and that after it.
+fn in_force(event: &ReadEvent) -> [Visibility; 2] {
     let before = event.row.header.visibility;
-    if !event.is_state("m.room.history_visibility") {
-        return before;
+    let changes = event.is_state("m.room.history_visibility")
+        && event.row.header.state_key.as_deref() == Some("");
+    if !changes {
+        return [before; 2];
     }
-    #[derive(serde::Deserialize)]
-    struct Content {
-        history_visibility: HistoryVisibility,
-    }
-    let content = serde_json::from_slice::<Content>(event.content());
-    let after = match content.map(|content| content.history_visibility) {
-        Ok(HistoryVisibility::WorldReadable) => Visibility::WorldReadable,
-        Ok(HistoryVisibility::Invited) => Visibility::Invited,
-        Ok(HistoryVisibility::Joined) => Visibility::Joined,
+    let after = match event.content_string("history_visibility").as_deref() {
+        Some("world_readable") => Visibility::WorldReadable,
+        Some("invited") => Visibility::Invited,
+        Some("joined") => Visibility::Joined,
         _ => Visibility::Shared,
     };
-    if openness(after) > openness(before) {
-        after
-    } else {
-        before
-    }
-}
-
-fn openness(visibility: Visibility) -> u8 {
-    match visibility {
-        Visibility::Joined => 0,
-        Visibility::Invited => 1,
-        Visibility::Shared => 2,
-        Visibility::WorldReadable => 3,
-    }
+    [before, after]
 }

@@ -1,8 +1,13 @@
 //! The events around an event.
 
+use std::collections::BTreeSet;
+
 use error::Result;
-use rooms::{PlaceToken, Span};
-use ruma::api::{Direction, client::context::get_context};
+use rooms::{Page, PlaceToken, ReadEvent, Span, event_filter};
+use ruma::api::{
+    Direction,
+    client::{context::get_context, filter::RoomEventFilter},
+};
 
 use super::reading::Reading;
 use crate::{Call, Server};
@@ -50,30 +55,47 @@ pub(super) async fn get_context(
     let after = page(PlaceToken(place), Direction::Forward, limit - limit / 2).await?;
 
     let last = after.events.last().unwrap_or(&event);
-    let root = last.roots.after;
-    let shown: Vec<_> = before
-        .events
-        .iter()
-        .chain(alone)
-        .chain(&after.events)
-        .collect();
-    let state = if !call.filter.lazy_load_options.is_disabled() {
-        reading.senders(root, &shown).await?
-    } else {
-        room.state_at(snapshot, root, None).await?
-    };
+    let state = state_after(&reading, &call.filter, last, |senders| {
+        let all = before.events.iter().chain(alone).chain(&after.events);
+        senders.extend(all.map(|event| event.row.header.sender.clone()));
+    })
+    .await?;
+    let end_of = |page: &Page, otherwise| page.next.unwrap_or(otherwise).to_string();
+    let oldest = before.events.last().unwrap_or(&event);
+    let oldest = PlaceToken::before(oldest.row.header.place.unwrap_or(place));
+    let newest = PlaceToken(last.row.header.place.unwrap_or(place));
     let mut response = get_context::v3::Response::new();
-    let start = before
-        .events
-        .last()
-        .and_then(|event| event.row.header.place)
-        .unwrap_or(place);
-    let end = last.row.header.place.unwrap_or(place);
-    response.start = Some(PlaceToken::before(start).to_string());
-    response.end = Some(PlaceToken(end).to_string());
+    response.start = Some(end_of(&before, oldest));
+    response.end = Some(end_of(&after, newest));
     response.events_before = reading.events(&before.events).await?;
     response.event = reading.events(alone).await?.pop();
     response.events_after = reading.events(&after.events).await?;
     response.state = reading.events(&state).await?;
     Ok(response)
+}
+
+/// The state after an event, as far as the filter wants it. With lazy loading only the members that
+/// `senders` names, whatever the filter says of types: they are there to show the other events.
+async fn state_after(
+    reading: &Reading,
+    filter: &RoomEventFilter,
+    event: &ReadEvent,
+    senders: impl FnOnce(&mut BTreeSet<String>),
+) -> Result<Vec<ReadEvent>> {
+    let (rooms, room, root) = (&reading.server.rooms, &reading.room, event.roots.after);
+    let (snapshot, look) = (&reading.snapshot, &reading.look);
+    let lazy = !filter.lazy_load_options.is_disabled();
+    let mut state = if lazy {
+        let mut members = BTreeSet::new();
+        senders(&mut members);
+        room.state_with_members(rooms, snapshot, look, root, &members)
+            .await?
+    } else {
+        room.state_at(rooms, snapshot, look, root, None).await?
+    };
+    state.retain(|event| {
+        let member = event.row.header.event_type == "m.room.member";
+        (lazy && member) || event_filter::passes(filter, event)
+    });
+    Ok(state)
 }

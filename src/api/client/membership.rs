@@ -183,53 +183,48 @@ pub(super) async fn get_member_events(
     call: Call<get_member_events::v3::Request>,
 ) -> Result<get_member_events::v3::Response> {
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
-    let is =
-        |wanted: &MembershipState, membership: Membership| wanted.as_str() == membership.as_str();
-    let wanted: Vec<_> = MEMBERSHIPS
+    let (wanted, unwanted) = (call.membership.as_ref(), call.not_membership.as_ref());
+    let memberships: Vec<_> = MEMBERSHIPS
         .into_iter()
-        .filter(|one| {
-            call.membership
-                .as_ref()
-                .is_none_or(|wanted| is(wanted, *one))
-        })
-        .filter(|one| {
-            !call
-                .not_membership
-                .as_ref()
-                .is_some_and(|not| is(not, *one))
-        })
+        .filter(|one| is_wanted(*one, wanted, unwanted))
         .collect();
-    let members: Vec<ReadEvent> = match &call.at {
-        None if reading.look.is_joined() => {
-            let rows = reading
-                .room
-                .members(&reading.snapshot, &reading.look, &wanted)
-                .await?;
-            let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
-            let events = reading
-                .room
-                .read_events(&reading.snapshot, &numbers)
-                .await?;
-            events.into_iter().flatten().collect()
-        }
-        at => {
-            let root = match at {
-                Some(token) => reading.root_at(token).await?,
-                None => reading.look.root()?,
-            };
-            let events = reading
-                .room
-                .state_at(&reading.snapshot, root, Some("m.room.member"))
-                .await?;
-            events
-                .into_iter()
-                .filter(|event| membership_of(event).is_some_and(|one| wanted.contains(&one)))
-                .collect()
-        }
+    let root = match &call.at {
+        Some(token) => reading.root_at(token).await?,
+        None => reading.look.root()?,
+    };
+    let (room, snapshot, look) = (&reading.room, &reading.snapshot, &reading.look);
+    let members: Vec<ReadEvent> = if root == look.head.root {
+        let rows = room.members(snapshot, look, &memberships).await?;
+        let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
+        let events = room.read_state(snapshot, &numbers).await?;
+        events.into_iter().flatten().collect()
+    } else {
+        let event_type = Some("m.room.member");
+        let mut events = room
+            .state_at(&server.rooms, snapshot, look, root, event_type)
+            .await?;
+        events.retain(|event| membership_of(event).is_some_and(|one| memberships.contains(&one)));
+        events
     };
     Ok(get_member_events::v3::Response::new(
         reading.events(&members).await?,
     ))
+}
+
+/// Whether `membership` and `not_membership` of `/members` ask for one: with both it is enough that one
+/// of them does.
+fn is_wanted(
+    one: Membership,
+    wanted: Option<&MembershipState>,
+    unwanted: Option<&MembershipState>,
+) -> bool {
+    let is = |named: &MembershipState| named.as_str() == one.as_str();
+    match (wanted, unwanted) {
+        (None, None) => true,
+        (Some(wanted), None) => is(wanted),
+        (None, Some(unwanted)) => !is(unwanted),
+        (Some(wanted), Some(unwanted)) => is(wanted) || !is(unwanted),
+    }
 }
 
 pub(super) fn because(reason: Option<String>) -> Said {

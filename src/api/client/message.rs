@@ -1,12 +1,8 @@
 //! Messages of a room: sending them, and reading the timeline.
 
 use error::Result;
-use rooms::{Draft, Group, PlaceToken, Span};
-use ruma::api::{
-    Direction,
-    client::message::{get_message_events, send_message_event},
-};
-use storage::schema::Place;
+use rooms::{Draft, Group};
+use ruma::api::client::message::{get_message_events, send_message_event};
 
 use super::{
     check_not_suspended,
@@ -40,52 +36,20 @@ pub(super) async fn send_message_event(
     Ok(send_message_event::v3::Response::new(event_id))
 }
 
-/// The most events on a page.
-const MOST: usize = 1_000;
-
 /// [`GET /rooms/{roomId}/messages`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).
 pub(super) async fn get_message_events(
     server: Server,
     call: Call<get_message_events::v3::Request>,
 ) -> Result<get_message_events::v3::Response> {
-    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
-    let from = match (&call.from, call.dir) {
-        (Some(token), _) => reading.boundary(token).await?,
-        (None, Direction::Backward) => PlaceToken(reading.look.end()?),
-        (None, Direction::Forward) => PlaceToken(Place::START),
-    };
-    let to = match &call.to {
-        Some(token) => Some(reading.boundary(token).await?),
-        None => None,
-    };
-    let limit = call.filter.limit.unwrap_or(call.limit).min(call.limit);
-    let span = Span {
-        from,
-        to,
-        direction: call.dir,
-        limit: usize::try_from(u64::from(limit))
-            .unwrap_or(MOST)
-            .clamp(1, MOST),
-    };
-    let page = reading
-        .room
-        .timeline(
-            &reading.snapshot,
-            &reading.viewer,
-            &reading.look,
-            span,
-            &call.filter,
-        )
-        .await?;
+    let (reading, start, page) = Reading::page(&server, &call.caller, &call.request).await?;
     let mut response = get_message_events::v3::Response::new();
     if !call.filter.lazy_load_options.is_disabled()
         && let Some(first) = page.events.first()
     {
-        let events: Vec<_> = page.events.iter().collect();
-        let members = reading.senders(first.roots.after, &events).await?;
+        let members = reading.senders(first.roots.after, &page.events).await?;
         response.state = reading.events(&members).await?;
     }
-    response.start = from.to_string();
+    response.start = start.to_string();
     response.end = page.next.map(|next| next.to_string());
     response.chunk = reading.events(&page.events).await?;
     Ok(response)

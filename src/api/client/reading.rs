@@ -3,12 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use error::Result;
-use rooms::{EventFormat, Look, PlaceToken, ReadEvent, Room, Viewer};
-use ruma::{RoomId, events::StateEventType, serde::Raw};
+use rooms::{EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Viewer, Wanted};
+use ruma::{RoomId, api::client::message::get_message_events, events::StateEventType, serde::Raw};
 use storage::{Position, Snapshot};
 use users::Requester;
 
 use crate::Server;
+
+/// The most events on a page.
+const MOST: usize = 1_000;
 
 /// A room that somebody reads, at one moment.
 pub(super) struct Reading {
@@ -54,6 +57,46 @@ impl Reading {
         })
     }
 
+    /// Begins to read a room with a page of its timeline, between the boundaries that tokens of the client
+    /// name. Gives the boundary at which the page begins, too.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` as [`Reading::begin`], 400 `M_INVALID_PARAM` for tokens that are none.
+    pub(super) async fn page(
+        server: &Server,
+        requester: &Requester,
+        request: &get_message_events::v3::Request,
+    ) -> Result<(Self, PlaceToken, Page)> {
+        let room = server.rooms.room(&request.room_id).await?;
+        let snapshot = server.rooms.snapshot().await?;
+        let viewer = viewer(server, requester);
+        let mut boundaries = [None, None];
+        for (boundary, token) in boundaries.iter_mut().zip([&request.from, &request.to]) {
+            if let Some(token) = token {
+                *boundary = Some(boundary_of(&room, &snapshot, token).await?);
+            }
+        }
+        let [from, to] = boundaries;
+        let limit = request.filter.limit.unwrap_or(request.limit);
+        let limit = usize::try_from(u64::from(limit.min(request.limit)));
+        let wanted = Wanted {
+            to,
+            direction: request.dir,
+            limit: limit.unwrap_or(MOST).clamp(1, MOST),
+            filter: &request.filter,
+        };
+        let (look, start, page) = room.look_at_page(&snapshot, &viewer, from, &wanted).await?;
+        let reading = Self {
+            server: server.clone(),
+            room,
+            snapshot,
+            viewer,
+            look,
+        };
+        Ok((reading, start, page))
+    }
+
     /// Events as the client gets them.
     pub(super) async fn events<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
         let written = self
@@ -70,19 +113,6 @@ impl Reading {
         Ok(written.into_iter().map(Raw::from_json).collect())
     }
 
-    /// The boundary in the timeline that a token of a client names: one of `/messages` or of `/sync`.
-    ///
-    /// # Errors
-    ///
-    /// 400 `M_INVALID_PARAM`.
-    pub(super) async fn boundary(&self, token: &str) -> Result<PlaceToken> {
-        if let Ok(place) = token.parse() {
-            return Ok(place);
-        }
-        let position = position_of(token)?;
-        self.room.place_at(&self.snapshot, position).await
-    }
-
     /// The root of the state at a token of a client, as far as the viewer may see it.
     ///
     /// # Errors
@@ -90,23 +120,29 @@ impl Reading {
     /// 400 `M_INVALID_PARAM`.
     pub(super) async fn root_at(&self, token: &str) -> Result<[u8; 16]> {
         let own = self.look.root()?;
-        if !self.look.is_joined() {
-            return Ok(own);
-        }
-        if let Ok(place) = token.parse::<PlaceToken>() {
-            let at = self.room.last_event(&self.snapshot, place).await?;
-            return Ok(at.map_or(own, |event| event.roots.after));
-        }
-        let position = position_of(token)?;
-        let root = self.room.root_at(&self.snapshot, position).await?;
-        Ok(root.unwrap_or(own))
+        let end = PlaceToken(self.look.end()?);
+        let (boundary, root) = match token.parse::<PlaceToken>() {
+            Ok(boundary) => {
+                let root = self.room.root_at_place(&self.snapshot, boundary).await?;
+                (boundary, root)
+            }
+            Err(_) => {
+                let position = position_of(token)?;
+                let root = self.room.root_at(&self.snapshot, position).await?;
+                let boundary = self.room.place_at(&self.snapshot, position).await?;
+                (boundary, root)
+            }
+        };
+        // Who left sees no state after that.
+        let seen = self.look.until.is_none() || boundary <= end;
+        Ok(root.filter(|_| seen).unwrap_or(own))
     }
 
     /// The member events of the senders of some events, in the state of `root`.
     pub(super) async fn senders(
         &self,
         root: [u8; 16],
-        events: &[&ReadEvent],
+        events: &[ReadEvent],
     ) -> Result<Vec<ReadEvent>> {
         let senders: BTreeSet<_> = events
             .iter()
@@ -119,7 +155,7 @@ impl Reading {
         let found = self.room.find_state(&self.snapshot, &[root], &keys).await?;
         let mut numbers: Vec<_> = found.into_values().collect();
         numbers.sort_unstable();
-        let members = self.room.read_events(&self.snapshot, &numbers).await?;
+        let members = self.room.read_state(&self.snapshot, &numbers).await?;
         Ok(members.into_iter().flatten().collect())
     }
 }
@@ -132,6 +168,14 @@ pub(super) fn viewer(server: &Server, requester: &Requester) -> Viewer {
         short: requester.user,
         device: server.storage.user_device_hash(user, device),
     }
+}
+
+/// The boundary in the timeline that a token of a client names: one of `/messages` or of `/sync`.
+async fn boundary_of(room: &Room, snapshot: &Snapshot, token: &str) -> Result<PlaceToken> {
+    if let Ok(place) = token.parse() {
+        return Ok(place);
+    }
+    room.place_at(snapshot, position_of(token)?).await
 }
 
 fn position_of(token: &str) -> Result<Position> {

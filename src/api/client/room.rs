@@ -94,12 +94,9 @@ pub(super) async fn get_room_event(
     call: Call<get_room_event::v3::Request>,
 ) -> Result<get_room_event::v3::Response> {
     let none = || error::not_found("There is no such event here, or you may not see it");
-    // Whether there is such a room is not told either.
-    server
-        .rooms
-        .find_room(&call.room_id)
-        .await?
-        .ok_or_else(none)?;
+    // Whoever may not see the event is not told whether it, or the room, exists.
+    let room = server.rooms.find_room(&call.room_id).await?;
+    room.ok_or_else(none)?;
     let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
     let Reading {
         room,

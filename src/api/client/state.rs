@@ -86,7 +86,10 @@ pub(super) async fn get_state_events(
 ) -> Result<get_state_events::v3::Response> {
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let root = reading.look.root()?;
-    let state = reading.room.state_at(&reading.snapshot, root, None).await?;
+    let state = reading
+        .room
+        .state_at(&server.rooms, &reading.snapshot, &reading.look, root, None)
+        .await?;
     Ok(get_state_events::v3::Response::new(
         reading.events(&state).await?,
     ))
@@ -105,10 +108,7 @@ pub(super) async fn get_state_event_for_key(
         .find_state(&reading.snapshot, &[root], &[key])
         .await?;
     let numbers: Vec<_> = found.into_values().collect();
-    let events = reading
-        .room
-        .read_events(&reading.snapshot, &numbers)
-        .await?;
+    let events = reading.room.read_state(&reading.snapshot, &numbers).await?;
     let event = events
         .into_iter()
         .flatten()

@@ -156,6 +156,9 @@ pub struct PlacedEvent {
     pub state: bool,
     /// The root of the thread it belongs to, if any.
     pub thread: Option<EventNumber>,
+    /// The root of the room's current state then, where that is not the state after the event: with several
+    /// forward extremities.
+    pub root: Option<[u8; 16]>,
 }
 
 /// How an event stands to the timeline.
