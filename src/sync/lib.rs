@@ -14,6 +14,8 @@ mod log;
 mod presence;
 mod state;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod token;
 mod update;

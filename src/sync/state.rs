@@ -57,7 +57,7 @@ impl Reading<'_> {
             (self.changed(&entries, &shown_keys), entries)
         };
         if lazy {
-            let members = self.members(log, needed, &entries).await?;
+            let members = self.members(log, needed, &entries, &shown_keys).await?;
             numbers.extend(members);
         }
         let numbers: Vec<_> = numbers.into_iter().collect();
@@ -145,12 +145,17 @@ impl Reading<'_> {
         log: &RoomLog,
         needed: &Needed<'_>,
         entries: &Entries,
+        shown: &HashSet<StateKeyHash>,
     ) -> error::Result<BTreeSet<EventNumber>> {
         let (mut numbers, mut unknown) = (BTreeSet::new(), Vec::new());
         for user in lazy_members(self, needed) {
             let key = (StateEventType::RoomMember, user);
-            match entries.get(&needed.room.tree_key(&key.0, &key.1)) {
-                Some(entry) if self.request.wants_state_after() => numbers.extend(entry.end),
+            let hash = needed.room.tree_key(&key.0, &key.1);
+            match entries.get(&hash) {
+                // What changed on the way and is not shown there is told as it is in the end.
+                Some(entry) if self.request.wants_state_after() || !shown.contains(&hash) => {
+                    numbers.extend(entry.end);
+                }
                 Some(entry) => numbers.extend(entry.start),
                 None => unknown.push(key),
             }

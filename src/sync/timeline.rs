@@ -64,12 +64,15 @@ impl Reading<'_> {
                 .unzip();
             let visible = self.visible(room, look, &events).await?;
             let seen = rows.into_iter().zip(events).zip(visible);
-            for (found, _) in seen.filter(|(_, visible)| *visible) {
-                if newest_first.len() == limit {
+            for (found, visible) in seen {
+                // State that changed out of sight is a gap: a client that was shown what is before it
+                // would hold that for what is in force.
+                let hidden_state = !visible && found.1.row.header.state_key.is_some();
+                if hidden_state || (visible && newest_first.len() == limit) {
                     limited = true;
                     break;
                 }
-                newest_first.push(found);
+                newest_first.extend(visible.then_some(found));
             }
             if limited {
                 break;
