@@ -82,14 +82,25 @@ impl Reading<'_> {
         entries
             .iter()
             .filter_map(|(key, entry)| {
-                let told = if shown.contains(key) && !self.request.wants_state_after() {
-                    entry.start
-                } else {
-                    entry.end
-                };
+                let told = self.told(key, entry, shown);
                 told.filter(|_| told != entry.since)
             })
             .collect()
+    }
+
+    /// What is told of an entry that changed: what stood there before the timeline if that goes on from
+    /// there, or else what stands there in the end.
+    fn told(
+        &self,
+        key: &StateKeyHash,
+        entry: &Entry,
+        shown: &HashSet<StateKeyHash>,
+    ) -> Option<EventNumber> {
+        if shown.contains(key) && !self.request.wants_state_after() {
+            entry.start
+        } else {
+            entry.end
+        }
     }
 
     /// The whole state, and what changed within the timeline.
@@ -152,11 +163,7 @@ impl Reading<'_> {
             let key = (StateEventType::RoomMember, user);
             let hash = needed.room.tree_key(&key.0, &key.1);
             match entries.get(&hash) {
-                // What changed on the way and is not shown there is told as it is in the end.
-                Some(entry) if self.request.wants_state_after() || !shown.contains(&hash) => {
-                    numbers.extend(entry.end);
-                }
-                Some(entry) => numbers.extend(entry.start),
+                Some(entry) => numbers.extend(self.told(&hash, entry, shown)),
                 None => unknown.push(key),
             }
         }
@@ -194,7 +201,7 @@ fn lazy_members(reading: &Reading<'_>, needed: &Needed<'_>) -> BTreeSet<String> 
 }
 
 /// The key of the state under which an event stands, if it is one of the state.
-fn key_of(room: &Room, event: &ReadEvent) -> Option<StateKeyHash> {
+pub(crate) fn key_of(room: &Room, event: &ReadEvent) -> Option<StateKeyHash> {
     let header = &event.row.header;
     let state_key = header.state_key.as_ref()?;
     Some(room.tree_key(&header.event_type.as_str().into(), state_key))

@@ -184,10 +184,10 @@ fn each<'a>(
     events: impl IntoIterator<Item = &'a Box<serde_json::value::RawValue>>,
     pointer: &str,
 ) -> Vec<String> {
-    let text = |event: &Box<serde_json::value::RawValue>| {
+    let text = |event: &serde_json::value::RawValue| {
         let event: Value = serde_json::from_str(event.get()).unwrap();
         let value = event.pointer(pointer).cloned().unwrap_or_default();
         value.as_str().map_or(value.to_string(), str::to_owned)
     };
-    events.into_iter().map(text).collect()
+    events.into_iter().map(|event| text(event)).collect()
 }

@@ -1,5 +1,7 @@
 //! The piece of a room's timeline that a device gets.
 
+use std::collections::HashSet;
+
 use pdu::EventNumber;
 use rooms::{
     Look, PlaceToken, ReadEvent, Room,
@@ -7,7 +9,7 @@ use rooms::{
 };
 use storage::schema::Place;
 
-use crate::{Reading, log::RoomLog};
+use crate::{Reading, log::RoomLog, state::key_of};
 
 /// Events that are looked at together, when some of them turned out not to be wanted.
 const MORE: usize = 100;
@@ -41,7 +43,7 @@ impl Reading<'_> {
         room: &Room,
         look: &Look,
         log: &mut RoomLog,
-        ignored: &std::collections::HashSet<String>,
+        ignored: &HashSet<String>,
     ) -> error::Result<Shown> {
         let filter = &self.request.filter.room.timeline;
         let wanted = wants_room(filter, &room.room_id);
@@ -64,15 +66,12 @@ impl Reading<'_> {
                 .unzip();
             let visible = self.visible(room, look, &events).await?;
             let seen = rows.into_iter().zip(events).zip(visible);
-            for (found, visible) in seen {
-                // State that changed out of sight is a gap: a client that was shown what is before it
-                // would hold that for what is in force.
-                let hidden_state = !visible && found.1.row.header.state_key.is_some();
-                if hidden_state || (visible && newest_first.len() == limit) {
+            for (found, _) in seen.filter(|(_, visible)| *visible) {
+                if newest_first.len() == limit {
                     limited = true;
                     break;
                 }
-                newest_first.extend(visible.then_some(found));
+                newest_first.push(found);
             }
             if limited {
                 break;
@@ -87,6 +86,9 @@ impl Reading<'_> {
                 limited = !log.whole;
                 break;
             }
+        }
+        if !self.request.wants_state_after() {
+            limited |= self.cut_stale(room, log, &mut newest_first).await?;
         }
         let end = log.rows.iter().find_map(|row| row.live());
         let place = |event: &ReadEvent| event.row.header.place;
@@ -105,6 +107,39 @@ impl Reading<'_> {
             limited,
             before,
         })
+    }
+
+    /// A device takes the last event of its timeline under a key for the state. Where that has changed since
+    /// without an event that it may see (the viewer was out of the room for a while), its timeline begins
+    /// behind it instead. Whether anything was left away.
+    async fn cut_stale(
+        &self,
+        room: &Room,
+        log: &mut RoomLog,
+        newest_first: &mut Vec<(usize, ReadEvent)>,
+    ) -> error::Result<bool> {
+        let is_state = |(_, event): &(usize, ReadEvent)| event.row.header.state_key.is_some();
+        let Some((first, _)) = newest_first.last() else {
+            return Ok(false);
+        };
+        if !newest_first.iter().any(is_state) {
+            return Ok(false);
+        }
+        let entries = log.changes_from(room, self.snapshot, *first).await?;
+        let mut latest = HashSet::new();
+        let stale = newest_first.iter().position(|(_, event)| {
+            let Some(key) = key_of(room, event) else {
+                return false;
+            };
+            let changed = entries
+                .get(&key)
+                .is_some_and(|entry| entry.end != Some(event.number));
+            latest.insert(key) && changed
+        });
+        if let Some(stale) = stale {
+            newest_first.truncate(stale);
+        }
+        Ok(stale.is_some())
     }
 
     async fn visible(
@@ -147,6 +182,6 @@ fn candidates(log: &RoomLog, from: usize, at_most: usize) -> Candidates {
 }
 
 /// Whether an event comes from somebody of whom the viewer does not want to hear. State is never hidden.
-fn is_ignored(event: &ReadEvent, ignored: &std::collections::HashSet<String>) -> bool {
+fn is_ignored(event: &ReadEvent, ignored: &HashSet<String>) -> bool {
     event.row.header.state_key.is_none() && ignored.contains(&event.row.header.sender)
 }

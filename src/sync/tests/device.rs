@@ -26,8 +26,8 @@ pub(super) struct Device {
 #[derive(Clone, Default)]
 struct Known {
     state: State,
-    /// The last event of its timeline.
-    last: Option<String>,
+    /// How many of the room's events had happened when it was last told.
+    until: usize,
     joined: bool,
 }
 
@@ -127,12 +127,13 @@ impl Device {
                     }
                     self.rooms.remove(&key);
                 }
-                // They were put out of it and invited again.
+                // Who was sent out and invited anew learns of the invite.
                 (None, None) if told_outside[0] => drop(self.rooms.remove(&key)),
                 (None, None) => {
                     assert_eq!(known.joined, now == "join", "a membership was not told");
                     if known.joined {
                         self.check(&history, &known, end);
+                        assert_eq!(known.until, end, "an event was not told");
                     }
                     assert!(!first || now != "invite" || told_outside[0]);
                 }
@@ -158,7 +159,7 @@ impl Device {
         if told.anew || ask.full_state {
             known.state.clear();
         }
-        for (key, id) in keys(&told.state) {
+        for (key, id) in keys(told.state) {
             known.state.insert(key, id);
         }
         if !ask.after {
@@ -182,12 +183,7 @@ impl Device {
                 assert!(known.state.contains_key(&key), "who is {key:?}?");
             }
         }
-        // What it was not shown it was told of by a gap.
-        let last = told
-            .until
-            .checked_sub(1)
-            .map(|last| history.0[last].id.clone());
-        known.last = last.or(known.last);
+        known.until = told.until;
         known
     }
 
@@ -202,11 +198,7 @@ impl Device {
         ask: Ask,
     ) {
         let visible = history.visible(user, told.until);
-        let from = match &known.last {
-            Some(last) => history.index(last) + 1,
-            None => 0,
-        };
-        let wanted: Vec<_> = (from..told.until)
+        let wanted: Vec<_> = (known.until..told.until)
             .filter(|index| visible[*index])
             .filter(|index| Some(history.0[*index].event_type.as_str()) != self.without)
             .map(|index| history.0[index].id.clone())
@@ -214,17 +206,15 @@ impl Device {
         let newest = &wanted[wanted.len() - wanted.len().min(shown.len())..];
         assert_eq!(shown, newest, "{ask:?}");
         let all = shown.len() == wanted.len();
-        // State that changed out of sight ends it too.
-        let first = shown.first().map_or(told.until, |id| history.index(id));
-        let cut = (from..first)
-            .rev()
-            .take_while(|index| !visible[*index])
-            .any(|index| history.0[index].state_key.is_some());
-        assert!(
-            all || cut || shown.len() as u64 == ask.limit,
-            "{ask:?} {shown:?} {wanted:?}"
-        );
-        if !cut && (known.last.is_some() || !all) {
+        if !all && shown.len() as u64 != ask.limit {
+            // What comes before is state that was replaced out of sight.
+            assert!(!ask.after, "{ask:?}");
+            let next = &history.0[history.index(&wanted[wanted.len() - shown.len() - 1])];
+            let key = (next.event_type.clone(), next.state_key.clone().unwrap());
+            let now = &history.state_before(told.until)[&key];
+            assert!(*now != next.id && !wanted.contains(now), "{ask:?}");
+        }
+        if known.until > 0 || !all {
             // Who is new may be told of a gap though all that they may see is there.
             assert_eq!(told.timeline.limited, !all, "{ask:?} {shown:?} {wanted:?}");
         }
@@ -274,7 +264,7 @@ fn told_whole(history: &History, left: &crate::Left) -> bool {
 }
 
 fn keys(events: &[Box<serde_json::value::RawValue>]) -> Vec<((String, String), String)> {
-    let key = |event: &Box<serde_json::value::RawValue>| {
+    let key = |event: &serde_json::value::RawValue| {
         let event: Value = serde_json::from_str(event.get()).unwrap();
         let text = |name: &str| event[name].as_str().map(str::to_owned);
         Some((
@@ -282,7 +272,7 @@ fn keys(events: &[Box<serde_json::value::RawValue>]) -> Vec<((String, String), S
             text("event_id").unwrap(),
         ))
     };
-    events.iter().filter_map(key).collect()
+    events.iter().filter_map(|event| key(event)).collect()
 }
 
 /// All events of an answer.

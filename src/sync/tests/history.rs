@@ -17,7 +17,6 @@ pub(super) type State = BTreeMap<(String, String), String>;
 /// A room's events, in order. They were sent one after the other, so that each state event holds.
 pub(super) struct History(pub(super) Vec<Event>);
 
-#[derive(Debug)]
 pub(super) struct Event {
     pub(super) id: String,
     pub(super) place: Place,
