@@ -6,6 +6,7 @@
     clippy::panic
 )]
 
+mod cost;
 mod device;
 mod history;
 mod polls;

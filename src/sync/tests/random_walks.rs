@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rooms::{Room, Said};
 use serde_json::json;
+use storage::{Faults, Storage};
 
 use super::{
     World,
@@ -103,6 +104,21 @@ async fn devices_know_what_happened() {
         println_seed(seed);
         let world = World::on_model(&["alice", "bob", "carol"]).await;
         walk(world, seed, 120).await;
+    }
+}
+
+#[tokio::test]
+async fn devices_know_what_happened_though_storage_refuses_and_loses() {
+    for seed in 201..=205 {
+        let faults = Faults {
+            seed,
+            conflicts: 100,
+            lost_replies: 50,
+            lost_batches: 50,
+        };
+        let storage = Storage::model_with(faults);
+        let world = World::on(storage, None, &["alice", "bob", "carol"]).await;
+        walk(world, seed, 100).await;
     }
 }
 
