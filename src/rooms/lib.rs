@@ -216,9 +216,12 @@ impl Rooms {
             .copied()
             .filter(|short| self.0.rooms_by_short.get(short).is_none())
             .collect();
-        let rows = snapshot
-            .multi_get(&schema::ROOM_BY_SHORT_ID, &unknown)
-            .await?;
+        let rows = if unknown.is_empty() {
+            Vec::new()
+        } else {
+            let rows = snapshot.multi_get(&schema::ROOM_BY_SHORT_ID, &unknown);
+            rows.await?
+        };
         let mut read = HashMap::new();
         for (short, row) in unknown.into_iter().zip(rows) {
             let row = row.ok_or_else(|| error::internal("a room is named that is not there"))?;

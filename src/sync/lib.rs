@@ -11,6 +11,7 @@ mod joined;
 mod left;
 mod live;
 mod log;
+mod members;
 mod presence;
 mod state;
 mod summary;
@@ -24,6 +25,7 @@ mod wants;
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use rooms::{Rooms, Viewer};
 use ruma::api::client::filter::FilterDefinition;
@@ -33,6 +35,7 @@ use users::Users;
 use self::{
     changes::UserRooms,
     live::{Live, Lives},
+    members::{KnownMembers, ToldMembers, wants_each_once},
 };
 pub use self::{
     token::{EphemeralCursor, NoToken, Token},
@@ -162,30 +165,37 @@ impl Syncs {
     ) -> error::Result<(Update, Token)> {
         let end = tokio::time::sleep(request.timeout.min(LONGEST_WAIT));
         tokio::pin!(end, stop);
+        live.members.begin(request.position());
         loop {
             live.clear();
-            let (update, token, new_rooms) = self.look(&mut request, live).await?;
-            if request.since.is_none() || request.full_state || !update.is_empty() {
-                return Ok((update, token));
-            }
-            if new_rooms {
+            let (update, token, new_rooms, told) = self.look(&mut request, live).await?;
+            let done = request.since.is_none() || request.full_state || !update.is_empty();
+            if !done && new_rooms {
                 // What happened in them until now woke nobody: look again.
                 continue;
             }
-            tokio::select! {
-                () = live.wait() => {}
-                () = &mut end => return Ok((update, token)),
-                () = &mut stop => return Ok((update, token)),
+            let done = done
+                || tokio::select! {
+                    () = live.wait() => false,
+                    () = &mut end => true,
+                    () = &mut stop => true,
+                };
+            if done {
+                let in_full = wants_each_once(&request.filter.room.state);
+                let told = in_full.then_some(told);
+                live.members.answered(token.position, told);
+                return Ok((update, token));
             }
         }
     }
 
-    /// Everything that changed, as of now, and whether there are rooms that were not waited for before.
+    /// Everything that changed, as of now; whether there are rooms that were not waited for before; the
+    /// members that are told because they speak.
     async fn look(
         &self,
         request: &mut Request,
         live: &mut Live,
-    ) -> error::Result<(Update, Token, bool)> {
+    ) -> error::Result<(Update, Token, bool, ToldMembers)> {
         // Before the view, so that what happens in between is told again rather than never.
         let ephemeral = EphemeralCursor {
             run: self.0.rooms.run(),
@@ -203,13 +213,16 @@ impl Syncs {
             syncs: self,
             request,
             snapshot: &snapshot,
+            members: &live.members,
+            told: Mutex::default(),
         };
         let token = Token {
             position,
             to_device: position,
             ephemeral,
         };
-        Ok((reading.update(&changes).await?, token, new_rooms))
+        let update = reading.update(&changes).await?;
+        Ok((update, token, new_rooms, reading.told.into_inner()))
     }
 }
 
@@ -218,6 +231,10 @@ struct Reading<'a> {
     syncs: &'a Syncs,
     request: &'a Request,
     snapshot: &'a Snapshot,
+    /// The members whom the device knows.
+    members: &'a KnownMembers,
+    /// Those whom it is told.
+    told: Mutex<ToldMembers>,
 }
 
 impl Reading<'_> {

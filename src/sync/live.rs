@@ -8,10 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use parking_lot::Mutex;
 use storage::{NameHash, ShortRoomId, ShortUserId, Storage, Subscription, Topic};
 
+use crate::members::KnownMembers;
+
 /// Devices that are remembered, at most.
 const LIVES_MAX: usize = 20_000;
-/// Rooms that all devices wait for together while they are away, at most.
-const TOPICS_MAX: usize = 2_000_000;
+/// Rooms that all devices wait for together while they are away, and members whom they know, at most.
+const ENTRIES_MAX: usize = 2_000_000;
 
 /// The devices that were here lately.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ pub(crate) struct Lives(Mutex<Away>);
 #[derive(Debug, Default)]
 struct Away {
     devices: HashMap<(ShortUserId, NameHash), Live>,
-    topics: usize,
+    entries: usize,
 }
 
 impl Lives {
@@ -30,6 +32,7 @@ impl Lives {
         known.unwrap_or_else(|| Live {
             subscription: storage.subscribe(&[Topic::User(user)]),
             joined: BTreeSet::new(),
+            members: KnownMembers::default(),
         })
     }
 
@@ -37,14 +40,14 @@ impl Lives {
         let mut away = self.0.lock();
         away.remove((user, device));
         let too_much = |away: &Away| {
-            away.devices.len() >= LIVES_MAX || away.topics + live.joined.len() > TOPICS_MAX
+            away.devices.len() >= LIVES_MAX || away.entries + live.entries() > ENTRIES_MAX
         };
         while too_much(&away)
             && let Some(any) = away.devices.keys().next().copied()
         {
             away.remove(any);
         }
-        away.topics += live.joined.len();
+        away.entries += live.entries();
         away.devices.insert((user, device), live);
     }
 }
@@ -52,7 +55,7 @@ impl Lives {
 impl Away {
     fn remove(&mut self, device: (ShortUserId, NameHash)) -> Option<Live> {
         let live = self.devices.remove(&device)?;
-        self.topics -= live.joined.len();
+        self.entries -= live.entries();
         Some(live)
     }
 }
@@ -62,9 +65,15 @@ impl Away {
 pub(crate) struct Live {
     subscription: Subscription,
     joined: BTreeSet<ShortRoomId>,
+    /// The members whom it knows, if it loads them lazily.
+    pub(crate) members: KnownMembers,
 }
 
 impl Live {
+    fn entries(&self) -> usize {
+        self.joined.len() + self.members.len()
+    }
+
     /// Forgets what was woken: a look at everything follows.
     pub(crate) fn clear(&self) {
         self.subscription.take();

@@ -16,6 +16,7 @@ use ruma::events::StateEventType;
 use crate::{
     Reading,
     log::{Entry, RoomLog},
+    members::wants_each_once,
     timeline::Shown,
 };
 
@@ -159,11 +160,21 @@ impl Reading<'_> {
         shown: &HashSet<StateKeyHash>,
     ) -> error::Result<BTreeSet<EventNumber>> {
         let (mut numbers, mut unknown) = (BTreeSet::new(), Vec::new());
+        let each_once = wants_each_once(&self.request.filter.room.state);
+        if needed.whole {
+            self.told.lock().anew.push(needed.room.short);
+        }
         for user in lazy_members(self, needed) {
+            let member = (needed.room.short, self.rooms().storage().user_hash(&user));
+            let known = each_once && !needed.whole && self.members.knows(&member);
+            if !known {
+                self.told.lock().members.push(member);
+            }
             let key = (StateEventType::RoomMember, user);
             let hash = needed.room.tree_key(&key.0, &key.1);
             match entries.get(&hash) {
                 Some(entry) => numbers.extend(self.told(&hash, entry, shown)),
+                None if known => {}
                 None => unknown.push(key),
             }
         }
