@@ -1,18 +1,14 @@
 //! Passwords, kept as argon2id hashes.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
-};
+use std::sync::Arc;
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
 };
 use error::Result;
-use parking_lot::Mutex;
 use storage::Random;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 /// The longest password, in bytes: longer ones only cost time.
 const MAX_PASSWORD: usize = 512;
@@ -25,37 +21,9 @@ pub(crate) struct Passwords {
     hasher: Argon2<'static>,
     random: Random,
     min_length: usize,
-    work: mpsc::Sender<Work>,
+    /// As many as there are cores: more would only take memory.
+    working: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-}
-
-/// A password to be hashed or checked.
-type Work = Box<dyn FnOnce() + Send>;
-
-/// Starts the threads that hash: as many as there are cores, always the same ones. What hashing takes of
-/// memory stays with the thread that took it, so that more threads would keep many times as much.
-fn start_hashing() -> Result<mpsc::Sender<Work>> {
-    let (work, waiting) = mpsc::channel::<Work>();
-    let waiting = Arc::new(Mutex::new(waiting));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    for _ in 0..cores {
-        let waiting = Arc::clone(&waiting);
-        std::thread::Builder::new()
-            .name("password".to_owned())
-            .spawn(move || {
-                while let Some(work) = next(&waiting) {
-                    // Whoever asked is told by the answer that does not come.
-                    let _ = catch_unwind(AssertUnwindSafe(work));
-                }
-            })
-            .map_err(error::internal)?;
-    }
-    Ok(work)
-}
-
-/// What to hash or check next; waits for it, and nobody else meanwhile. None when nobody is left who asks.
-fn next(waiting: &Mutex<mpsc::Receiver<Work>>) -> Option<Work> {
-    waiting.lock().recv().ok()
 }
 
 /// What came of checking a password.
@@ -74,11 +42,12 @@ impl Passwords {
         let memory_kib = u32::try_from(settings.memory.get() / 1024).unwrap_or(u32::MAX);
         let params = Params::new(memory_kib, settings.passes, settings.lanes, None)
             .map_err(|failure| error::internal(failure.to_string()))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             random: random.clone(),
             min_length: usize::try_from(settings.min_length).unwrap_or(usize::MAX),
-            work: start_hashing()?,
+            working: Arc::new(Semaphore::new(cores)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         })
     }
@@ -141,15 +110,18 @@ impl Passwords {
                 "Too many people are logging in at once",
             ));
         };
-        let (answer, done) = oneshot::channel();
-        let work = move || {
-            // Nobody may wait for it any more.
-            let _ = answer.send(work());
-        };
-        self.work
-            .send(Box::new(work))
-            .map_err(|failure| error::internal(failure.to_string()))?;
-        done.await.map_err(error::internal)
+        let working = Arc::clone(&self.working)
+            .acquire_owned()
+            .await
+            .map_err(error::internal)?;
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            // Not before the work is done, even if nobody waits for it any more.
+            drop(working);
+            done
+        })
+        .await
+        .map_err(error::internal)
     }
 }
 
