@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::{self, Output, ParamsString, PasswordHash, PasswordVerifier, SaltString},
 };
 use error::Result;
+use parking_lot::Mutex;
 use storage::Random;
 use tokio::sync::Semaphore;
 
@@ -18,12 +19,40 @@ const MAX_WAITING: usize = 1_000;
 
 /// Hashes and checks passwords, a few at a time, beside the tasks that serve requests.
 pub(crate) struct Passwords {
-    hasher: Argon2<'static>,
+    hasher: Hasher,
     random: Random,
     min_length: usize,
     /// As many as there are cores: more would only take memory.
     working: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+}
+
+/// Hashes in memory that is used again and again: as much as is hashed at once. Asked for anew each time
+/// it would stay with the allocator, many times over.
+#[derive(Clone)]
+struct Hasher {
+    argon2: Argon2<'static>,
+    memory: Arc<Mutex<Vec<Vec<Block>>>>,
+}
+
+/// The length of a hash, in bytes.
+const HASH: usize = 32;
+
+impl Hasher {
+    fn output(&self, password: &str, salt: &[u8]) -> argon2::Result<[u8; HASH]> {
+        let free = self.memory.lock().pop();
+        let blocks = self.argon2.params().block_count();
+        let mut memory = free.unwrap_or_else(|| vec![Block::default(); blocks]);
+        let mut output = [0; HASH];
+        let done = self.argon2.hash_password_into_with_memory(
+            password.as_bytes(),
+            salt,
+            &mut output,
+            &mut memory,
+        );
+        self.memory.lock().push(memory);
+        done.map(|()| output)
+    }
 }
 
 /// What came of checking a password.
@@ -44,7 +73,10 @@ impl Passwords {
             .map_err(|failure| error::internal(failure.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            hasher: Hasher {
+                argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+                memory: Arc::default(),
+            },
             random: random.clone(),
             min_length: usize::try_from(settings.min_length).unwrap_or(usize::MAX),
             working: Arc::new(Semaphore::new(cores)),
@@ -125,15 +157,24 @@ impl Passwords {
     }
 }
 
-fn hash(hasher: &Argon2<'_>, password: &str, salt: &SaltString) -> Result<String> {
-    hasher
-        .hash_password(password.as_bytes(), salt)
-        .map(|hash| hash.to_string())
-        .map_err(|failure| error::internal(failure.to_string()))
+fn hash(hasher: &Hasher, password: &str, salt: &SaltString) -> Result<String> {
+    let hash = || -> password_hash::Result<String> {
+        let mut bytes = [0; 64];
+        let output = hasher.output(password, salt.as_salt().decode_b64(&mut bytes)?)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(hasher.argon2.params())?,
+            salt: Some(salt.as_salt()),
+            hash: Some(Output::new(&output)?),
+        };
+        Ok(hash.to_string())
+    };
+    hash().map_err(|failure| error::internal(failure.to_string()))
 }
 
 fn check(
-    hasher: &Argon2<'_>,
+    hasher: &Hasher,
     password: &str,
     stored: Option<&str>,
     salt: &SaltString,
@@ -145,22 +186,42 @@ fn check(
     };
     let stored =
         PasswordHash::new(stored).map_err(|failure| error::internal(failure.to_string()))?;
-    if hasher
-        .verify_password(password.as_bytes(), &stored)
-        .is_err()
-    {
+    if has_own_form(hasher, &stored) {
+        return Ok(match is_right(hasher, password, &stored) {
+            Ok(true) => Checked::Right,
+            _ => Checked::Wrong,
+        });
+    }
+    let verified = hasher.argon2.verify_password(password.as_bytes(), &stored);
+    if verified.is_err() {
         return Ok(Checked::Wrong);
     }
-    let same_cost = Params::try_from(&stored).is_ok_and(|params| {
-        let now = hasher.params();
+    hash(hasher, password, salt).map(Checked::RightBut)
+}
+
+/// Whether a stored hash is one that we would make now.
+fn has_own_form(hasher: &Hasher, stored: &PasswordHash<'_>) -> bool {
+    let same_cost = Params::try_from(stored).is_ok_and(|params| {
+        let now = hasher.argon2.params();
         (params.m_cost(), params.t_cost(), params.p_cost())
             == (now.m_cost(), now.t_cost(), now.p_cost())
     });
-    if same_cost && stored.algorithm == Algorithm::Argon2id.ident() {
-        Ok(Checked::Right)
-    } else {
-        hash(hasher, password, salt).map(Checked::RightBut)
-    }
+    same_cost
+        && stored.algorithm == Algorithm::Argon2id.ident()
+        && stored.version == Some(Version::V0x13.into())
+        && stored.hash.is_some_and(|hash| hash.len() == HASH)
+}
+
+/// Whether a password is that of a hash of our own form. Outputs are compared in constant time.
+fn is_right(
+    hasher: &Hasher,
+    password: &str,
+    stored: &PasswordHash<'_>,
+) -> password_hash::Result<bool> {
+    let mut bytes = [0; 64];
+    let salt = stored.salt.ok_or(password_hash::Error::Password)?;
+    let output = hasher.output(password, salt.decode_b64(&mut bytes)?)?;
+    Ok(stored.hash == Some(Output::new(&output)?))
 }
 
 #[cfg(test)]
@@ -197,6 +258,22 @@ mod tests {
             Checked::Wrong
         );
         assert_ne!(stored, passwords.hash("correct horse").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_others_hashed_is_right_and_they_take_what_we_hash() {
+        use argon2::password_hash::PasswordHasher as _;
+        let passwords = with_passes(1);
+        let other = passwords.hasher.argon2.clone();
+        let salt = passwords.salt().unwrap();
+        let theirs = other.hash_password(b"correct horse", &salt).unwrap();
+        let theirs = theirs.to_string();
+        let checked = passwords.check("correct horse", Some(&theirs)).await;
+        assert_eq!(checked.unwrap(), Checked::Right);
+        let ours = passwords.hash("correct horse").await.unwrap();
+        let ours = PasswordHash::new(&ours).unwrap();
+        assert!(other.verify_password(b"correct horse", &ours).is_ok());
+        assert!(other.verify_password(b"correct horsf", &ours).is_err());
     }
 
     #[tokio::test]
