@@ -66,7 +66,7 @@ fn the_map_names_every_crate_and_every_invariant_test() {
 #[test]
 fn links_and_paths_of_the_pages_lead_somewhere() {
     let mut faults = Vec::new();
-    let mut pages = files(&["src", "tests", "deploy"], "md");
+    let mut pages = files(&["src", "tests", "deploy", "complement"], "md");
     pages.push("README.md".into());
     for page in pages {
         let folder = page.parent().unwrap();
@@ -87,7 +87,7 @@ fn links_and_paths_of_the_pages_lead_somewhere() {
 
 #[test]
 fn example_settings_are_settings() {
-    let examples = files(&["deploy"], "toml");
+    let examples = files(&["deploy", "complement"], "toml");
     assert!(!examples.is_empty());
     for example in examples {
         let text = read(example.to_str().unwrap());
@@ -103,4 +103,28 @@ fn the_example_for_load_is_open_and_logs_as_shipped() {
     assert!(config.registration.enabled && !config.registration.require_token);
     assert!(config.presence.enabled);
     assert_eq!(config.log, Config::default().log);
+}
+
+#[test]
+fn every_failure_of_complement_says_what_it_waits_for() {
+    let page = read("complement/README.md");
+    let baseline = read("complement/results.tsv");
+    let faults: Vec<_> = baseline
+        .lines()
+        .skip(1)
+        .filter(|line| {
+            let columns: Vec<_> = line.split('\t').collect();
+            let named = |word: &str| page.contains(&format!("| `{word}` |"));
+            match columns[..] {
+                [_, "PASS" | "SKIP", waits] => !waits.is_empty(),
+                [_, "FAIL", waits] => !waits.split(", ").all(named),
+                _ => true,
+            }
+        })
+        .map(str::to_owned)
+        .collect();
+    none(
+        "A failure in complement/results.tsv names parts that complement/README.md lists:",
+        &faults,
+    );
 }
