@@ -7,7 +7,6 @@
 
 use error::Result;
 use http::StatusCode;
-use ruma::DeviceId;
 use serde_json::value::RawValue;
 use storage::{
     Batch, NameHash, Range, Reads, ShortRoomId, ShortUserId, Storage,
@@ -183,17 +182,20 @@ pub(crate) fn account_data_key(
     (user, room, storage.type_hash(event_type))
 }
 
-/// The key of a device's own notification settings, which end with it ([spec]).
+/// The keys of a device's own notification settings, which end with it ([spec]); clients still prefer
+/// the unstable name of MSC3890.
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-notifications
-pub(crate) fn settings_key(
+pub(crate) fn settings_keys(
     storage: &Storage,
     user: ShortUserId,
     device_id: &str,
-) -> (ShortUserId, ShortRoomId, NameHash) {
-    let device_id: &DeviceId = device_id.into();
-    let event_type = format!("m.local_notification_settings.{device_id}");
-    account_data_key(storage, user, None, &event_type)
+) -> [(ShortUserId, ShortRoomId, NameHash); 2] {
+    let names = ["m", "org.matrix.msc3890"];
+    names.map(|prefix| {
+        let event_type = format!("{prefix}.local_notification_settings.{device_id}");
+        account_data_key(storage, user, None, &event_type)
+    })
 }
 
 fn check(event_type: &str, content: &RawValue) -> Result<()> {

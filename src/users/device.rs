@@ -10,7 +10,7 @@ use storage::{
     },
 };
 
-use crate::{Requester, Users, account_data::settings_key, change, job, pusher, token::TokenHash};
+use crate::{Requester, Users, account_data::settings_keys, change, job, pusher, token::TokenHash};
 
 /// How many devices are removed in one batch.
 const DEVICES_A_BATCH: usize = 50;
@@ -217,7 +217,7 @@ impl Users {
             batch.expect_equals(&DEVICE_BY_USER, key, &row.raw);
             batch.delete(&DEVICE_BY_USER, key);
             batch.delete(&SEEN_BY_DEVICE, key);
-            settings.push(settings_key(&self.0.storage, user, &row.value.device_id));
+            settings.extend(settings_keys(&self.0.storage, user, &row.value.device_id));
         }
         let mut changes = Vec::new();
         let found = snapshot.multi_get(&ACCOUNT_DATA_BY_USER, &settings).await?;

@@ -69,13 +69,21 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// 401 with what is left to be proven.
+    /// 401 with what is left to be proven; 403 `M_FORBIDDEN` for the password of somebody else, which no
+    /// further try makes a proof.
     pub async fn prove_again(
         &self,
         requester: &Requester,
         purpose: &str,
         auth: Option<&AuthData>,
     ) -> Result<()> {
+        if let Some(AuthData::Password(password)) = auth {
+            let name = name_in(&password.identifier)?;
+            let meant = localpart::login_candidates(name, &self.0.server_name);
+            if !meant.contains(&requester.user_id) {
+                return Err(error::forbidden("This is somebody else"));
+            }
+        }
         let interaction = Interaction {
             purpose: format!("{:?} {purpose}", requester.user),
             flows: vec![vec![AuthType::Password]],
@@ -196,11 +204,6 @@ impl Users {
     }
 
     async fn prove_password(&self, requester: &Requester, password: &Password) -> Result<()> {
-        let name = name_in(&password.identifier)?;
-        let meant = localpart::login_candidates(name, &self.0.server_name);
-        if !meant.contains(&requester.user_id) {
-            return Err(error::forbidden("This is somebody else"));
-        }
         let tried = self.failure_key(requester.user_id.as_str());
         self.0.failures.check(tried, self.now())?;
         let snapshot = self.snapshot().await?;

@@ -64,12 +64,14 @@ async fn logging_out_ends_the_device() {
     let two = world.login("anna", Some("TWO")).await;
     let three = world.login("anna", Some("THREE")).await;
     let settings = raw(r#"{"is_silenced":true}"#);
-    let kind = "m.local_notification_settings.ONE";
-    world
-        .users
-        .set_account_data(user, None, kind, &settings)
-        .await
-        .unwrap();
+    let kinds = [
+        "m.local_notification_settings.ONE",
+        "org.matrix.msc3890.local_notification_settings.ONE",
+    ];
+    for kind in kinds {
+        let set = world.users.set_account_data(user, None, kind, &settings);
+        set.await.unwrap();
+    }
     world
         .users
         .logout(&*world.requester(&one).await)
@@ -84,14 +86,10 @@ async fn logging_out_ends_the_device() {
             .unwrap()
             .is_none()
     );
-    assert!(
-        world
-            .users
-            .find_account_data(user, None, kind)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    for kind in kinds {
+        let found = world.users.find_account_data(user, None, kind);
+        assert!(found.await.unwrap().is_none());
+    }
     world
         .users
         .logout_all(&*world.requester(&two).await)
@@ -266,7 +264,7 @@ async fn a_password_proves_a_requester_for_one_purpose() {
     let wrong = prove("delete_device A", auth("anna", "wrong", Some(&session))).await;
     assert_eq!(code(wrong), (401, "M_FORBIDDEN".to_owned()));
     let other = prove("delete_device A", auth("bert", PASSWORD, Some(&session))).await;
-    assert_eq!(code(other), (401, "M_FORBIDDEN".to_owned()));
+    assert_eq!(code(other), (403, "M_FORBIDDEN".to_owned()));
     prove("delete_device A", auth("anna", PASSWORD, Some(&session)))
         .await
         .unwrap();
