@@ -32,13 +32,28 @@ use crate::{
 #[error("{reason}")]
 pub struct AuthError {
     reason: Cow<'static, str>,
+    malformed: bool,
 }
 
 impl AuthError {
     pub(crate) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             reason: reason.into(),
+            malformed: false,
         }
+    }
+
+    /// For an event that no power would let through: what it says is not well-formed.
+    pub(crate) fn malformed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: reason.into(),
+            malformed: true,
+        }
+    }
+
+    /// Whether it is the form of the event that is refused, whoever sends it.
+    pub fn is_malformed(&self) -> bool {
+        self.malformed
     }
 
     /// The reason.
@@ -189,7 +204,8 @@ fn check_state_key<P: Borrow<Pdu>>(
     if state.rules.has_owned_state() {
         // MSC3757: the key may go on behind the owner's ID and `_`, and more power is enough.
         let Some(owner) = owner_of(state_key) else {
-            return refuse("the state key begins with `@` but not with a user ID");
+            let reason = "the state key begins with `@` but not with a user ID";
+            return Err(AuthError::malformed(reason));
         };
         if owner == pdu.sender() || level > state.user_level(owner)? {
             return Ok(());

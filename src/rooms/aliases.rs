@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use ruma::{OwnedRoomId, RoomAliasId, UserId, events::StateEventType};
+use serde_json::{Map, Value};
 use storage::{
     Batch, CommitError, Range, ShortRoomId,
     schema::{self, AliasRow},
 };
 
-use crate::{MoreRows, NewRoomRequest, Room, Rooms, draft::NewRoom};
+use crate::{
+    Draft, Group, MoreRows, NewRoomRequest, Room, Rooms, draft::NewRoom, membership::json_content,
+};
 
 /// Aliases that one room may have here.
 const ALIASES_MAX: usize = 1_000;
@@ -60,8 +63,8 @@ impl Rooms {
         }
     }
 
-    /// Removes an alias. Who made it may, and who has the power to set the room's canonical alias, and
-    /// `by_admin` anybody.
+    /// Removes an alias, from the room's `m.room.canonical_alias` too where the user has the power for that.
+    /// Who made it may, and who has the power to set the room's canonical alias, and `by_admin` anybody.
     ///
     /// # Errors
     ///
@@ -103,12 +106,48 @@ impl Rooms {
             batch.delete(&schema::ALIAS_BY_ROOM, &(room.short, name));
         }
         match self.storage().commit(batch).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(CommitError::Conflict(_)) => {
-                Err(error::not_found(format!("There is no alias {alias}")))
+                return Err(error::not_found(format!("There is no alias {alias}")));
             }
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        if let Some(room) = &room
+            && let Err(error) = self.take_from_canonical(room, alias, user).await
+        {
+            // The alias is gone all the same: the specification wants the deletion to succeed.
+            tracing::debug!(%error, "the room still names an alias that was removed");
+        }
+        Ok(())
+    }
+
+    /// Takes an alias out of the room's `m.room.canonical_alias`, if it is there.
+    async fn take_from_canonical(
+        &self,
+        room: &Arc<Room>,
+        alias: &RoomAliasId,
+        user: &UserId,
+    ) -> error::Result<()> {
+        let event_type = StateEventType::RoomCanonicalAlias;
+        let old = self.current_content(room, &event_type, "").await?;
+        let old = old.and_then(|old| serde_json::from_slice::<Map<String, Value>>(&old).ok());
+        let Some(old) = old else { return Ok(()) };
+        let mut content = old.clone();
+        if content.get("alias").and_then(Value::as_str) == Some(alias.as_str()) {
+            content.remove("alias");
+        }
+        if let Some(Value::Array(others)) = content.get_mut("alt_aliases") {
+            others.retain(|other| other.as_str() != Some(alias.as_str()));
+            if others.is_empty() {
+                content.remove("alt_aliases");
+            }
+        }
+        if content == old {
+            return Ok(());
+        }
+        let draft = Draft::state(user.to_owned(), event_type, "", json_content(content)?);
+        self.send(room, Group::one(draft)).await?;
+        Ok(())
     }
 
     /// Whether a joined member has the power to set a state event of that type.

@@ -129,6 +129,16 @@ impl Rooms {
         }
     }
 
+    /// People of ours came into a room, or left it.
+    pub(crate) fn have_moved(&self, room: ShortRoomId, moved: &[(ShortUserId, bool)]) {
+        if !moved.is_empty() {
+            let people = &mut self.presence().0.lock().people;
+            for (user, joined) in moved {
+                people.moves(*user, room, *joined);
+            }
+        }
+    }
+
     /// How somebody is whom the viewer shares a room with, or the viewer themselves.
     ///
     /// # Errors

@@ -168,7 +168,10 @@ impl RoomWriter {
             );
             accept::finish(storage, &mut batch, working, 1);
             match storage.commit(batch).await {
-                Ok(_) => return Ok(to_write.received),
+                Ok(_) => {
+                    rooms.have_moved(self.room.short, &to_write.working.moved);
+                    return Ok(to_write.received);
+                }
                 // Judged again, it turns out to be known if it was written.
                 Err(CommitError::Unknown | CommitError::Conflict(_) | CommitError::TooOld) => {}
                 Err(CommitError::TooLarge) => {
@@ -287,6 +290,7 @@ impl RoomWriter {
         }
         match rooms.storage().commit(batch).await {
             Ok(_) => {
+                rooms.have_moved(self.room.short, &working.moved);
                 working.committed();
                 *warm = Some(working);
                 for (one, ids) in waiting.drain(..).zip(std::mem::take(sent)) {

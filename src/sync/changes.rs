@@ -220,7 +220,6 @@ impl Syncs {
         let rows = rows
             .into_iter()
             .map(|((_, room), row)| (room, row.value))
-            .filter(|(_, row)| !row.value.forgotten)
             .collect();
         let rooms = Arc::new(UserRooms { tail, rows });
         self.0.user_rooms.insert(user, Arc::clone(&rooms));
@@ -360,8 +359,10 @@ fn changed_rooms(
             Membership::Leave | Membership::Ban => {
                 let archived = request.filter.room.include_leave;
                 let wanted = match since {
+                    // Who has forgotten it soon may still have to be told that they left.
+                    Some(_) if row.value.forgotten => new,
                     Some(_) => new || (archived && request.full_state),
-                    None => archived,
+                    None => archived && !row.value.forgotten,
                 };
                 wanted.then_some((false, None))
             }

@@ -153,6 +153,8 @@ impl Reading<'_> {
             Some(since) if changed.row.position <= since => true,
             Some(_) => self.was_joined(room, log.root).await?,
         };
+        // Where the device may have a piece of the timeline from before its user left.
+        let again = !known && log.root.is_some();
         if !known && self.since().is_some() {
             // New to the device: what happened before its token is news too.
             let part = Part {
@@ -177,7 +179,8 @@ impl Reading<'_> {
         };
         let mut shown = self.shown(room, &look, &mut log, &changes.ignored).await?;
         if !known {
-            shown.limited |= !log.begins_with_create();
+            // NOTSPEC: limited, even if it begins with the room: what the device has does not lead up to it.
+            shown.limited |= again || !log.begins_with_create();
         }
         let whole = !known || self.request.full_state;
         if whole || log.touches_summary() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use rooms::{Look, PlaceToken, Until};
+use rooms::{Look, PlaceToken, Room, Until};
 use serde_json::value::RawValue;
 use storage::schema::Membership;
 
@@ -48,6 +48,9 @@ impl Reading<'_> {
     ) -> error::Result<Option<Left>> {
         let room = &changed.room;
         let look = room.look(self.snapshot, self.viewer()).await?;
+        if changed.row.value.forgotten && !self.was_there(room, log.root).await? {
+            return Ok(None);
+        }
         let Some(until) = look.until else {
             return self.declined(changed, &look).await.map(Some);
         };
@@ -86,6 +89,18 @@ impl Reading<'_> {
             timeline: self.timeline(room, &look, shown).await?,
             account_data: self.room_account_data(room, &changed.account_data)?,
         }))
+    }
+
+    /// Whether the room was more to the user than one that they had left, in a state.
+    async fn was_there(&self, room: &Room, root: Option<[u8; 16]>) -> error::Result<bool> {
+        let Some(root) = root else { return Ok(false) };
+        let membership = room
+            .membership_at(self.snapshot, root, self.viewer())
+            .await?;
+        Ok(matches!(
+            membership,
+            Some(Membership::Join | Membership::Invite | Membership::Knock)
+        ))
     }
 
     /// A room in which the user never was: only that they are out of it, by their own will or another's.

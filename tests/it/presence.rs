@@ -92,6 +92,20 @@ async fn who_meets_in_a_room_learns_how_the_other_is() {
 }
 
 #[tokio::test]
+async fn who_said_how_they_are_before_they_came_is_seen_by_who_looks_anew() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.create_room(json!({"preset": "public_chat"})).await;
+    bob.put(&status(&bob), json!({"presence": "online"}))
+        .await
+        .ok();
+    bob.join(&room).await;
+    assert_eq!(of(&alice.sync(None).await, &bob)["presence"], "online");
+    bob.to_room(&room, "leave", json!({})).await.ok();
+    assert!(of(&alice.sync(None).await, &bob).is_null());
+}
+
+#[tokio::test]
 async fn only_what_there_is_can_be_said_and_only_of_oneself() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

@@ -232,6 +232,37 @@ async fn an_alias_is_made_with_the_room() {
 }
 
 #[tokio::test]
+async fn an_alias_that_is_removed_is_no_longer_the_rooms_name() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let host = alice.id.split_once(':').unwrap().1;
+    let alias = |name: &str| format!("#{name}-{}:{host}", alice.name());
+    let path = |name: &str| format!("/directory/room/{}", harness::encode(&alias(name)));
+    for (user, name) in [(&alice, "a"), (&alice, "b"), (&bob, "c")] {
+        user.put(&path(name), json!({"room_id": room})).await.ok();
+    }
+    let content =
+        json!({"alias": alias("a"), "alt_aliases": [alias("b"), alias("c")], "org.example": 1});
+    alice
+        .set_state(&room, "m.room.canonical_alias", "", content)
+        .await;
+    let named = async || alice.state(&room, "m.room.canonical_alias", "").await.ok();
+    alice.delete(&path("a"), json!({})).await.ok();
+    assert_eq!(
+        named().await,
+        json!({"alt_aliases": [alias("b"), alias("c")], "org.example": 1})
+    );
+    // Without the power over the name the alias goes, and the name stays.
+    bob.delete(&path("c"), json!({})).await.ok();
+    bob.get(&path("c")).await.refused(404, "M_NOT_FOUND");
+    assert_eq!(
+        named().await["alt_aliases"],
+        json!([alias("b"), alias("c")])
+    );
+}
+
+#[tokio::test]
 async fn rooms_of_every_version_can_be_talked_in() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

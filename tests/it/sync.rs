@@ -441,3 +441,17 @@ async fn wrong_questions_are_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_room_that_is_new_to_a_device_goes_on_from_nothing_it_has() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    let since = bob.sync(None).await.next_batch();
+    bob.join(&room).await;
+    let own = bob.room_with(&[]).await;
+    let sync = bob.sync(Some(&since)).await;
+    let limited = |room: &str| sync.joined(room)["timeline"]["limited"].clone();
+    assert_eq!(limited(&room), true);
+    assert_eq!(limited(&own), false);
+}

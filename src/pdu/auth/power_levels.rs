@@ -109,14 +109,15 @@ fn check_users<P, F>(content: &[u8], state: &State<'_, F, P>) -> Result<(), Auth
     let rules = state.rules;
     for (key, _) in levels("users", content, rules)? {
         let Ok(user) = <&UserId>::try_from(key.as_ref()) else {
-            return refuse("`users` must be an object of power levels by user ID");
+            let reason = "`users` must be an object of power levels by user ID";
+            return Err(AuthError::malformed(reason));
         };
         if rules.authorization.explicitly_privilege_room_creators
             && is_creator(state.create, user, rules)
         {
-            return refuse(format!(
+            return Err(AuthError::malformed(format!(
                 "{user} is a creator of the room and cannot have a power level"
-            ));
+            )));
         }
     }
     Ok(())
@@ -127,7 +128,7 @@ fn named(content: &[u8], name: NamedLevel, rules: &RoomRules) -> Result<Option<i
         return Ok(None);
     };
     read_level(value, rules)
-        .ok_or_else(|| AuthError::new(format!("`{}` must be an integer", name.key())))
+        .ok_or_else(|| AuthError::malformed(format!("`{}` must be an integer", name.key())))
 }
 
 /// The levels of a map by key; none if the map is not there.
@@ -139,7 +140,7 @@ fn levels<'a>(
     let Some(map) = find(content, field) else {
         return Ok(BTreeMap::new());
     };
-    let error = || AuthError::new(format!("`{field}` must be an object of integers"));
+    let error = || AuthError::malformed(format!("`{field}` must be an object of integers"));
     if map.first() != Some(&b'{') {
         return Err(error());
     }

@@ -35,10 +35,14 @@ impl Writing<'_> {
             stripped_state,
             forgotten: false,
         };
+        let joined = membership == Membership::Join;
+        if joined != (old == Some(Membership::Join)) {
+            self.working.moved.push((local.short, joined));
+        }
         let key = (local.short, short);
         self.batch
             .put_stamped(&schema::ROOM_BY_USER, &key, self.index, row);
-        if membership == Membership::Join && old != Some(Membership::Join) {
+        if joined && old != Some(Membership::Join) {
             let read = ReadRow {
                 place: event.header.place.unwrap_or_default(),
                 totals: self.working.head.totals,

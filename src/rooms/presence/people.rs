@@ -344,6 +344,28 @@ impl People {
         self.people.insert(user, person);
     }
 
+    /// Somebody comes into a room or leaves it, so that who looks at the room finds them, or does not.
+    pub(super) fn moves(&mut self, user: ShortUserId, room: ShortRoomId, joined: bool) {
+        let Some(person) = self
+            .people
+            .get_mut(&user)
+            .filter(|person| person.serial > 0)
+        else {
+            return;
+        };
+        person.rooms.retain(|other| *other != room);
+        let in_room = self.by_room.entry(room).or_default();
+        if joined && person.rooms.len() < ROOMS_MAX {
+            person.rooms.push(room);
+            in_room.insert(person.serial, user);
+        } else {
+            in_room.remove(&person.serial);
+        }
+        if in_room.is_empty() {
+            self.by_room.remove(&room);
+        }
+    }
+
     /// How somebody is; none if they are not known here.
     pub(super) fn find(&self, user: ShortUserId, now: u64) -> Option<PresenceNow> {
         self.people.get(&user).map(|person| person.now(now))

@@ -76,6 +76,27 @@ impl Room {
         Ok(roots.map(|roots| roots.value.after))
     }
 
+    /// The root of the state with which the room's timeline opens, for a boundary that nothing is before:
+    /// what was before its first event, and where that was nothing, the state in which its creator has come.
+    /// Two round trips.
+    pub async fn opening_root(&self, snapshot: &Snapshot) -> error::Result<Option<[u8; 16]>> {
+        let range = Range::prefix(&(self.short,)).limit(2);
+        let rows = snapshot
+            .multi_range(&schema::EVENT_BY_PLACE, &[range])
+            .await?;
+        let keys: Vec<_> = rows
+            .into_iter()
+            .flatten()
+            .map(|(_, placed)| (self.short, placed.value.number))
+            .collect();
+        let roots = snapshot.multi_get(&schema::ROOTS_BY_EVENT, &keys).await?;
+        let roots: Vec<_> = roots.into_iter().flatten().map(|row| row.value).collect();
+        let before = roots.first().map(|first| first.before);
+        Ok(before
+            .filter(|root| *root != pdu::tree::EMPTY_ROOT.0)
+            .or(roots.last().map(|last| last.after)))
+    }
+
     async fn log(
         &self,
         snapshot: &Snapshot,

@@ -400,10 +400,10 @@ impl<'a> Trial<'a> {
         let rules = self.room.rules;
         if *pdu.event_type() == TimelineEventType::RoomCreate {
             if !self.head.extremities.is_empty() {
-                return Err(error::forbidden("A room is created only once"));
+                return Err(error::invalid_param("A room is created only once"));
             }
             return pdu::check_auth_without_state(pdu, rules, |_| None::<Arc<Pdu>>)
-                .map_err(|reason| error::forbidden(reason.to_string()));
+                .map_err(|reason| refusal(&reason));
         }
         let create = self
             .current_pdu(&StateEventType::RoomCreate, "")
@@ -411,7 +411,7 @@ impl<'a> Trial<'a> {
         pdu::check_auth(pdu, rules, &create, |event_type, state_key| {
             self.current_pdu(event_type, state_key)
         })
-        .map_err(|reason| error::forbidden(reason.to_string()))?;
+        .map_err(|reason| refusal(&reason))?;
         if *pdu.event_type() == TimelineEventType::RoomRedaction {
             self.check_redaction(pdu, draft, &create)?;
         }
@@ -500,6 +500,15 @@ fn says_the_same(draft: &Draft, current: &StoredEvent) -> bool {
 }
 
 /// What a client is told whose event has not the form that the room's version asks for.
+/// What a client is told whose event the rules refuse.
+fn refusal(reason: &pdu::AuthError) -> error::Error {
+    if reason.is_malformed() {
+        error::bad_json(reason.to_string())
+    } else {
+        error::forbidden(reason.to_string())
+    }
+}
+
 fn refused(error: pdu::PduError) -> error::Error {
     match error {
         pdu::PduError::TooLarge(_) | pdu::PduError::TooLong(_) => {

@@ -44,6 +44,8 @@ pub(crate) struct Working {
     pub(crate) graph: Graph,
     /// Answers of once keys.
     pub(crate) once: BTreeMap<NameHash, Vec<OwnedEventId>>,
+    /// People of ours who came into the room (`true`) or left it, in the batch that is being filled.
+    pub(crate) moved: Vec<(ShortUserId, bool)>,
 }
 
 /// A person of ours.
@@ -73,6 +75,7 @@ impl Working {
             threads: HashMap::new(),
             graph: Graph::default(),
             once: BTreeMap::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Working {
         // What others may change between two batches is not remembered.
         self.events.clear();
         self.once.clear();
+        self.moved.clear();
         self.users.retain(|_, user| user.is_some());
         if self.state.len() > STATE_MAX {
             self.state.clear();
