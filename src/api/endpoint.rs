@@ -6,7 +6,7 @@ use bytes::Bytes;
 use config::Api;
 use error::Result;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use ruma::api::{
     IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _,
     path_builder::PathBuilder as _,
@@ -26,6 +26,8 @@ pub struct Call<R: Metadata<Authentication: Scheme>> {
     pub caller: <R::Authentication as Scheme>::Caller,
     /// What is asked.
     pub request: R,
+    /// The body as it came, which is JSON where the method has one: for what Ruma's type leaves out.
+    pub body: Bytes,
 }
 
 impl<R: Metadata<Authentication: Scheme>> Deref for Call<R> {
@@ -138,6 +140,28 @@ impl Routes {
         }))
     }
 
+    /// The same, with a parameter that the query gets where the client leaves it out.
+    #[must_use]
+    pub(crate) fn endpoint_assuming<R, F, Answer>(
+        self,
+        parameter: &'static str,
+        value: &'static str,
+        function: F,
+    ) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        self.add::<R>(Box::new(move |server, mut request, arguments| {
+            assume(request.uri_mut(), parameter, value);
+            Box::pin(async move {
+                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                encode(function(server, call).await?)
+            })
+        }))
+    }
+
     /// Adds the endpoint that writes its response itself.
     #[must_use]
     pub(crate) fn written<R, F, Answer>(self, function: F) -> Self
@@ -200,6 +224,21 @@ fn with_short_forms(path: &'static str) -> Vec<String> {
     forms
 }
 
+/// Adds a parameter to the query, if it is not there.
+fn assume(uri: &mut Uri, parameter: &str, value: &str) {
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let is_there = query
+        .split('&')
+        .any(|pair| pair.split('=').next() == Some(parameter));
+    if is_there {
+        return;
+    }
+    let separator = if query.is_empty() { "" } else { "&" };
+    if let Ok(whole) = format!("{path}?{query}{separator}{parameter}={value}").parse() {
+        *uri = whole;
+    }
+}
+
 async fn receive<R>(
     server: &Server,
     request: Request<Body>,
@@ -212,7 +251,11 @@ where
     let (head, body) = request.into_parts();
     let (caller, body) = R::Authentication::prove(server, &head, body).await?;
     let request = parse::parse::<R>(head, &body, &arguments, check)?;
-    Ok(Call { caller, request })
+    Ok(Call {
+        caller,
+        request,
+        body,
+    })
 }
 
 fn encode<R: OutgoingResponse>(response: R) -> Result<Response<Bytes>> {

@@ -28,6 +28,8 @@ async fn tells_which_room_versions_there_are() {
     for version in 1..=12 {
         assert_eq!(rooms["available"][version.to_string()], "stable");
     }
+    let password = &all["capabilities"]["m.change_password"];
+    assert_eq!(*password, json!({"enabled": true}));
 }
 
 #[tokio::test]

@@ -248,10 +248,7 @@ async fn a_creator_of_version_12_stands_above_all_levels() {
     let refused = alice
         .try_set_state(&room, "m.room.power_levels", "", levels)
         .await;
-    assert!(
-        [400, 403].contains(&refused.status),
-        "a creator must have no level: {refused}"
-    );
+    refused.refused(400, "M_BAD_JSON");
     alice.to_room(&room, "kick", who(&bob)).await.ok();
 }
 
@@ -299,6 +296,55 @@ async fn forgets_only_what_one_has_left() {
         .refused(403, "M_FORBIDDEN");
     bob.join(&room).await;
     bob.get(&format!("/rooms/{room}/messages?dir=b")).await.ok();
+}
+
+#[tokio::test]
+async fn what_a_client_says_of_its_join_reaches_the_event() {
+    let (_server, alice, bob, carol) = three().await;
+    let room = alice.room_with(&[]).await;
+    let body = json!({
+        "org.example.key": {"a": [1]}, "reason": "curious", "membership": "ban",
+        "join_authorised_via_users_server": alice.id,
+    });
+    bob.post(&format!("/rooms/{room}/join"), body.clone())
+        .await
+        .ok();
+    carol.post(&format!("/join/{room}"), body).await.ok();
+    for user in [&bob, &carol] {
+        let content = &membership(&alice, &room, user).await["content"];
+        assert_eq!(
+            *content,
+            json!({"org.example.key": {"a": [1]}, "reason": "curious", "membership": "join"})
+        );
+    }
+    bob.to_room(&room, "leave", json!({})).await.ok();
+    bob.post(&format!("/join/{room}"), json!({"org.example.x": 1.5}))
+        .await
+        .refused(400, "M_BAD_JSON");
+    assert_eq!(
+        membership(&alice, &room, &bob).await["content"]["membership"],
+        "leave"
+    );
+}
+
+#[tokio::test]
+async fn a_device_is_told_of_a_room_that_was_left_and_forgotten_before_it_asked() {
+    let (_server, alice, bob, carol) = three().await;
+    let room = alice.room_with(&[&bob]).await;
+    alice.to_room(&room, "invite", who(&carol)).await.ok();
+    for user in [&bob, &carol] {
+        let before = user.sync(None).await.next_batch();
+        user.to_room(&room, "leave", json!({})).await.ok();
+        let between = user.sync(Some(&before)).await.next_batch();
+        user.to_room(&room, "forget", json!({})).await.ok();
+        let sync = user.sync(Some(&before)).await;
+        assert!(sync.left(&room).is_object(), "{}", sync.body);
+        for since in [Some(between), Some(sync.next_batch()), None] {
+            let archived = r#"timeout=0&filter={"room":{"include_leave":true}}"#;
+            let sync = user.sync_with(since.as_deref(), archived).await;
+            assert!(sync.left(&room).is_null(), "{}", sync.body);
+        }
+    }
 }
 
 fn members(answer: &Value) -> Vec<(String, String)> {
@@ -351,6 +397,11 @@ async fn lists_members_now_and_then() {
             .ok(),
     );
     assert_eq!(past, pairs(&[(&alice, "join"), (&bob, "join")]));
+    // A token in front of the whole timeline.
+    let first = alice.get(&format!("/rooms/{room}/messages")).await.ok();
+    let start = harness::encode(first["start"].as_str().unwrap());
+    let first = members(&alice.get(&format!("{path}?at={start}")).await.ok());
+    assert_eq!(first, pairs(&[(&alice, "join")]));
 
     let joined = alice
         .get(&format!("/rooms/{room}/joined_members"))
@@ -364,6 +415,10 @@ async fn lists_members_now_and_then() {
         .collect();
     names.sort();
     assert_eq!(names, [alice.id.clone(), carol.id.clone()]);
+    assert_eq!(
+        joined["joined"][&carol.id],
+        json!({"display_name": null, "avatar_url": null})
+    );
 
     dave.get(&path).await.refused(403, "M_FORBIDDEN");
     dave.get(&format!("/rooms/{room}/joined_members"))

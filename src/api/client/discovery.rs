@@ -1,5 +1,6 @@
 //! What this server is and can do.
 
+use bytes::Bytes;
 use error::Result;
 use pdu::RoomRules;
 use ruma::api::client::discovery::{
@@ -7,14 +8,16 @@ use ruma::api::client::discovery::{
     get_capabilities::{
         self,
         v3::{
-            Capabilities, ChangePasswordCapability, ProfileFieldsCapability, RoomVersionStability,
-            RoomVersionsCapability, ThirdPartyIdChangesCapability,
+            Capabilities, ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+            ThirdPartyIdChangesCapability,
         },
     },
     get_supported_versions,
 };
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::{Call, Server};
+use crate::{Call, Server, endpoint::Written};
 
 /// The versions of the specification that clients may count on.
 ///
@@ -39,7 +42,7 @@ pub(super) async fn get_supported_versions(
 pub(super) async fn get_capabilities(
     server: Server,
     _: Call<get_capabilities::v3::Request>,
-) -> Result<get_capabilities::v3::Response> {
+) -> Result<Written> {
     let versions = RoomRules::all().map(|rules| {
         let stability = match rules.is_stable() {
             true => RoomVersionStability::Stable,
@@ -52,10 +55,22 @@ pub(super) async fn get_capabilities(
         server.config.server.default_room_version.clone(),
         versions.collect(),
     );
-    capabilities.change_password = ChangePasswordCapability::new(true);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
-    Ok(get_capabilities::v3::Response::new(capabilities))
+    #[derive(Serialize)]
+    struct Whole {
+        #[serde(rename = "m.change_password")]
+        change_password: Value,
+        #[serde(flatten)]
+        others: Capabilities,
+    }
+    // What is so by default Ruma does not write; the specification shows it, and clients look for it.
+    let capabilities = Whole {
+        change_password: json!({ "enabled": true }),
+        others: capabilities,
+    };
+    let answer = json!({ "capabilities": capabilities });
+    Ok(Written(Bytes::from(answer.to_string())))
 }
 
 /// [`GET /.well-known/matrix/client`](https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixclient).

@@ -123,7 +123,10 @@ impl Reading {
         let end = PlaceToken(self.look.end()?);
         let (boundary, root) = match token.parse::<PlaceToken>() {
             Ok(boundary) => {
-                let root = self.room.root_at_place(&self.snapshot, boundary).await?;
+                let root = match self.room.root_at_place(&self.snapshot, boundary).await? {
+                    None => self.room.opening_root(&self.snapshot).await?,
+                    root => root,
+                };
                 (boundary, root)
             }
             Err(_) => {
