@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     Key, NameHash, Position, Stamped, Table, Topic, Value,
     schema::{ONCE_BY_DAY, OnceRow},
-    value::{Number, Record},
+    value::{Greatest, Record, Sum},
 };
 
 /// The greatest size of a batch on every engine: the sum of its keys and values, in bytes.
@@ -161,14 +161,14 @@ impl Batch {
         self.operations.push(Operation::DeleteRange(from, to));
     }
 
-    /// Adds to a number of a table with [`Access::Sum`](crate::Access::Sum), whatever it is now.
-    pub fn add<K: Key>(&mut self, table: &Table<K, Number>, key: &K, delta: i64) {
+    /// Adds to a number, whatever it is now; where there is none, it begins at 0.
+    pub fn add<K: Key>(&mut self, table: &Table<K, Sum>, key: &K, delta: i64) {
         let key = self.key(table, key).0;
         self.operations.push(Operation::Add(key, delta));
     }
 
-    /// Raises a number of a table with [`Access::Greatest`](crate::Access::Greatest) to at least `value`.
-    pub fn max<K: Key>(&mut self, table: &Table<K, Number>, key: &K, value: i64) {
+    /// Raises a number to at least `value`, whatever it is now; where there is none, it is `value`.
+    pub fn max<K: Key>(&mut self, table: &Table<K, Greatest>, key: &K, value: i64) {
         let key = self.key(table, key).0;
         self.operations.push(Operation::Max(key, value));
     }

@@ -42,7 +42,7 @@ pub use self::{
     random::Random,
     read::{Answers, Found, Range, Reads, Slot},
     table::{Access, Table},
-    value::{Number, Raw, Stamped, Value},
+    value::{Greatest, Raw, Stamped, Sum, Value},
     wake::Subscription,
 };
 

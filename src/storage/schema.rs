@@ -5,6 +5,7 @@
 
 mod event;
 mod place;
+mod probe;
 mod rooms;
 mod server;
 mod users;
@@ -12,6 +13,7 @@ mod users;
 pub use self::{
     event::{EventHeader, EventRow, Sent, Visibility},
     place::Place,
+    probe::*,
     rooms::*,
     server::*,
     users::*,
@@ -20,7 +22,7 @@ use crate::table::TableInfo;
 
 /// Every table with its types' names, in the order of their numbers.
 pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
-    let mut tables = [SERVER_TABLES, ROOM_TABLES, USER_TABLES].concat();
+    let mut tables = [SERVER_TABLES, ROOM_TABLES, USER_TABLES, PROBE_TABLES].concat();
     tables.sort_by_key(|(info, ..)| info.id);
     tables
 }

@@ -111,22 +111,35 @@ impl Value for Raw {
     }
 }
 
-/// A number that blind merges change: sums by `Add`, the greatest by `Max`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Number(pub i64);
+/// Numbers that blind merges change: eight bytes without a header, so that the engine can merge them.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident;)*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name(pub i64);
 
-impl Value for Number {
-    fn encode(&self) -> Vec<u8> {
-        self.0.to_le_bytes().to_vec()
-    }
+        impl Value for $name {
+            fn encode(&self) -> Vec<u8> {
+                self.0.to_le_bytes().to_vec()
+            }
 
-    fn decode(bytes: &Bytes) -> Result<Self, ValueError> {
-        let bytes = bytes
-            .as_ref()
-            .try_into()
-            .map_err(|_| ValueError::Damaged("not a number"))?;
-        Ok(Self(i64::from_le_bytes(bytes)))
-    }
+            fn decode(bytes: &Bytes) -> Result<Self, ValueError> {
+                let bytes = bytes
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| ValueError::Damaged("not a number"))?;
+                Ok(Self(i64::from_le_bytes(bytes)))
+            }
+        }
+    )* };
+}
+
+numbers! {
+    /// What a table with [`Access::Sum`](crate::Access::Sum) holds: the sum of all that was added.
+    Sum;
+    /// What a table with [`Access::Greatest`](crate::Access::Greatest) holds: the greatest of all numbers that
+    /// were named.
+    Greatest;
 }
 
 macro_rules! records {

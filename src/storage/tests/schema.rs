@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use pdu::EventNumber;
 use proptest::prelude::*;
 use storage::{
-    Key, NameHash, Position, ShortRoomId, ShortUserId, Stamp,
+    Access, Key, NameHash, Position, ShortRoomId, ShortUserId, Stamp,
     schema::{self, Place},
 };
 
@@ -32,6 +32,19 @@ fn no_two_tables_share_a_number_and_none_has_that_of_the_pieces_of_long_values()
     ids.dedup();
     assert_eq!(ids.len(), count);
     assert!(!ids.contains(&u8::MAX));
+}
+
+#[test]
+fn merged_numbers_lie_where_the_engine_merges_them_and_nothing_else_does() {
+    for (info, _, value) in schema::tables() {
+        let merged = match info.access {
+            Access::Sum => Some("Sum"),
+            Access::Greatest => Some("Greatest"),
+            _ => None,
+        };
+        let number = ["Sum", "Greatest"].into_iter().find(|name| value == *name);
+        assert_eq!(merged, number, "{}", info.name);
+    }
 }
 
 fn place() -> impl Strategy<Value = Place> {

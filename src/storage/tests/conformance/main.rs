@@ -6,6 +6,8 @@
     clippy::cast_possible_truncation
 )]
 
+mod merges;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use pdu::EventNumber;
@@ -23,12 +25,15 @@ struct Engine {
     folder: Option<TempDir>,
 }
 
-fn engines() -> Vec<Engine> {
-    let folder = tempfile::tempdir().unwrap();
-    let options = Options {
+fn options() -> Options {
+    Options {
         statistics: true,
         ..Options::default()
-    };
+    }
+}
+
+fn engines() -> Vec<Engine> {
+    let folder = tempfile::tempdir().unwrap();
     vec![
         Engine {
             name: "model",
@@ -37,7 +42,7 @@ fn engines() -> Vec<Engine> {
         },
         Engine {
             name: "RocksDB",
-            storage: Storage::open(folder.path(), &options).unwrap(),
+            storage: Storage::open(folder.path(), &options()).unwrap(),
             folder: Some(folder),
         },
     ]
