@@ -2,12 +2,14 @@
 
 mod account;
 mod alias;
+mod backup;
 mod config;
 mod context;
 mod device;
 mod directory;
 mod discovery;
 mod filter;
+mod keys;
 mod knock;
 mod membership;
 mod message;
@@ -25,6 +27,7 @@ mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod to_device;
 mod transaction;
 mod typing;
 
@@ -49,6 +52,20 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(alias::create_alias)
         .endpoint(alias::delete_alias)
         .endpoint(alias::get_alias)
+        .endpoint(backup::add_backup_keys)
+        .endpoint(backup::add_backup_keys_for_room)
+        .endpoint(backup::add_backup_keys_for_session)
+        .endpoint(backup::create_backup_version)
+        .endpoint(backup::delete_backup_keys)
+        .endpoint(backup::delete_backup_keys_for_room)
+        .endpoint(backup::delete_backup_keys_for_session)
+        .endpoint(backup::delete_backup_version)
+        .endpoint(backup::get_backup_info)
+        .endpoint(backup::get_backup_keys)
+        .endpoint(backup::get_backup_keys_for_room)
+        .endpoint(backup::get_backup_keys_for_session)
+        .endpoint(backup::get_latest_backup_info)
+        .endpoint(backup::update_backup_version)
         .endpoint(config::get_global_account_data)
         .endpoint(config::get_room_account_data)
         .endpoint(config::set_global_account_data)
@@ -66,6 +83,12 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(discovery::get_supported_versions)
         .endpoint(filter::create_filter)
         .written(filter::get_filter)
+        .endpoint(keys::claim_keys)
+        .endpoint(keys::get_key_changes)
+        .endpoint(keys::get_keys)
+        .endpoint(keys::upload_keys)
+        .endpoint(keys::upload_signatures)
+        .endpoint(keys::upload_signing_keys)
         .endpoint(knock::knock_room)
         .endpoint(membership::ban_user)
         .endpoint(membership::forget_room)
@@ -117,6 +140,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(tag::create_tag)
         .endpoint(tag::delete_tag)
         .endpoint(tag::get_tags)
+        .endpoint(to_device::send_event_to_device)
         .endpoint(typing::create_typing_event)
 }
 

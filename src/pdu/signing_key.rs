@@ -192,18 +192,13 @@ impl VerifyKey {
         base64::decode(signature).is_some_and(|signature| self.verify(message, &signature))
     }
 
-    /// Whether an object that is no event carries a signature of a server with the key of that ID, and
-    /// it is this key's ([spec](https://spec.matrix.org/v1.19/appendices/#checking-for-a-signature)).
-    pub fn verify_json(
-        &self,
-        server_name: &ServerName,
-        key_id: &ServerSigningKeyId,
-        object: &Object<'_>,
-    ) -> bool {
+    /// Whether an object that is no event carries a signature of a server or a user with the key of that
+    /// ID, and it is this key's ([spec](https://spec.matrix.org/v1.19/appendices/#checking-for-a-signature)).
+    pub fn verify_json(&self, signer: &str, key_id: &str, object: &Object<'_>) -> bool {
         let signature = object
             .get("signatures")
-            .and_then(|signatures| signatures.as_object()?.get(server_name.as_str()))
-            .and_then(|theirs| theirs.as_object()?.get(key_id.as_str())?.as_str());
+            .and_then(|signatures| signatures.as_object()?.get(signer))
+            .and_then(|theirs| theirs.as_object()?.get(key_id)?.as_str());
         signature.is_some_and(|signature| self.verify_base64(&message_of(object), signature))
     }
 }

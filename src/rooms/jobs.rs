@@ -1,5 +1,5 @@
-//! Works off what changes of people leave to be done in rooms: new names in member events, and the
-//! leaving of those whose accounts were closed.
+//! Works off what changes of people leave to be done in rooms: new names in member events, the leaving of
+//! those whose accounts were closed, and word of new devices.
 //!
 //! Every step may be repeated: a member event that says what is there already is not sent again. A job is
 //! done when its row is deleted on the condition that nobody has asked again meanwhile.
@@ -66,6 +66,10 @@ impl Rooms {
             }
             job::DEACTIVATE => {
                 self.leave_everything(UserJob::from_row(&row.value)?.user)
+                    .await
+            }
+            job::DEVICE_LIST => {
+                self.tell_device_list(UserJob::from_row(&row.value)?.user)
                     .await
             }
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
@@ -150,7 +154,7 @@ impl Rooms {
         Ok(())
     }
 
-    async fn user_id(&self, user: ShortUserId) -> error::Result<Option<OwnedUserId>> {
+    pub(crate) async fn user_id(&self, user: ShortUserId) -> error::Result<Option<OwnedUserId>> {
         let snapshot = self.snapshot().await?;
         let account = snapshot
             .multi_get(&schema::ACCOUNT_BY_USER, &[user])

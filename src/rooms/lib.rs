@@ -9,6 +9,7 @@ mod aliases;
 mod client_event;
 mod create;
 mod current;
+mod device_lists;
 mod draft;
 mod event;
 pub mod event_filter;

@@ -30,7 +30,7 @@ mod wake;
 
 pub use self::{
     backup::BackupError,
-    batch::{Batch, OnceKey},
+    batch::{Batch, MAX_BATCH, OnceKey},
     clock::Clock,
     cost::Cost,
     follow::{Ahead, Follower},

@@ -4,6 +4,7 @@
 //! short ids and keyed hashes, never names or text.
 
 mod event;
+mod keys;
 mod place;
 mod probe;
 mod rooms;
@@ -12,6 +13,7 @@ mod users;
 
 pub use self::{
     event::{EventHeader, EventRow, Sent, Visibility},
+    keys::*,
     place::Place,
     probe::*,
     rooms::*,
@@ -22,7 +24,14 @@ use crate::table::TableInfo;
 
 /// Every table with its types' names, in the order of their numbers.
 pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
-    let mut tables = [SERVER_TABLES, ROOM_TABLES, USER_TABLES, PROBE_TABLES].concat();
+    let parts = [
+        SERVER_TABLES,
+        ROOM_TABLES,
+        USER_TABLES,
+        KEY_TABLES,
+        PROBE_TABLES,
+    ];
+    let mut tables = parts.concat();
     tables.sort_by_key(|(info, ..)| info.id);
     tables
 }

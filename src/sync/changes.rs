@@ -17,6 +17,8 @@ use storage::{
 
 use crate::{
     Request, Syncs,
+    device::{self, OfDevice},
+    device_lists::DeviceNews,
     wants::{room_passes, type_passes},
 };
 
@@ -35,6 +37,10 @@ pub(crate) struct Changes {
     pub(crate) account_data: Vec<AccountDataRow>,
     /// People whom the user does not want to hear of.
     pub(crate) ignored: HashSet<String>,
+    /// What the device is told of itself.
+    pub(crate) of_device: OfDevice,
+    /// Whose devices may have changed.
+    pub(crate) devices: DeviceNews,
 }
 
 /// A room in which something may have happened.
@@ -87,6 +93,8 @@ type RoomRows = Vec<((ShortUserId, ShortRoomId), Found<Stamped<UserRoomRow>>)>;
 struct OfUser {
     reads: BTreeSet<ShortRoomId>,
     account_data: BTreeSet<(ShortRoomId, NameHash)>,
+    device_list: bool,
+    signed: BTreeSet<NameHash>,
     /// There were too many changes to be looked at one by one.
     all: bool,
 }
@@ -163,7 +171,9 @@ impl Syncs {
             let range = Range::prefix(&(user,));
             reads.range(&schema::ROOM_BY_USER, &range)
         });
+        let of_device = device::Asked::ask(&mut reads, request);
         let answers = snapshot.read(&reads).await?;
+        let of_device = of_device.answer(&answers)?;
         let tail = answers.one(&tail)?.map(|row| row.value.position);
         let of_user = match &log {
             Some(log) => OfUser::new(answers.rows(log)?.into_iter().map(|(_, row)| row.value)),
@@ -189,8 +199,19 @@ impl Syncs {
         };
         let mut account_data = self.account_data(snapshot, request, &of_user).await?;
         let global = account_data.remove(&ShortRoomId::NONE).unwrap_or_default();
+        let devices = DeviceNews {
+            own: of_user.device_list || of_user.all,
+            rooms: moved
+                .iter()
+                .filter(|(_, moved)| moved.receipts)
+                .map(|(room, _)| *room)
+                .collect(),
+            signed: of_user.signed.clone(),
+        };
         let changed = changed_rooms(self, request, &rooms, moved, &of_user, account_data);
         Ok(Changes {
+            of_device,
+            devices,
             rooms: self.named(snapshot, request, changed).await?,
             joined: rooms.joined().copied().collect(),
             account_data: global,
@@ -394,8 +415,10 @@ impl OfUser {
                 UserChange::AccountData(room, kind) => {
                     of_user.account_data.insert((room, kind));
                 }
+                UserChange::DeviceList => of_user.device_list = true,
+                UserChange::Signatures(user) => drop(of_user.signed.insert(user)),
                 // The rows of rooms tell themselves when they changed.
-                UserChange::Room(_) | UserChange::DeviceList => {}
+                UserChange::Room(_) => {}
             }
         }
         of_user

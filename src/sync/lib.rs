@@ -6,6 +6,8 @@
 //! it for `/sync`.
 
 mod changes;
+mod device;
+mod device_lists;
 mod fields;
 mod joined;
 mod left;
@@ -29,7 +31,7 @@ use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use rooms::{Rooms, Viewer};
 use ruma::api::client::filter::FilterDefinition;
-use storage::{Position, ShortUserId, Snapshot, Storage, schema::Membership};
+use storage::{NameHash, Position, ShortUserId, Snapshot, Storage, schema::Membership};
 use users::Users;
 
 use self::{
@@ -38,6 +40,8 @@ use self::{
     members::{KnownMembers, ToldMembers, wants_each_once},
 };
 pub use self::{
+    device::OfDevice,
+    device_lists::DeviceLists,
     token::{EphemeralCursor, NoToken, Token},
     update::{Invited, Joined, Left, Summary, Timeline, Update},
 };
@@ -88,6 +92,8 @@ pub enum StateForm {
 pub struct Request {
     /// Who asks.
     pub viewer: Viewer,
+    /// Their device, as the rows of its keys and messages are keyed.
+    pub device: NameHash,
     /// What it knows; nothing at first.
     pub since: Option<Token>,
     /// What it wants.
@@ -157,6 +163,31 @@ impl Syncs {
         answer
     }
 
+    /// Whose devices changed since a token, for a device that knows what it told.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn device_lists_since(
+        &self,
+        viewer: Viewer,
+        device: NameHash,
+        since: Token,
+    ) -> error::Result<DeviceLists> {
+        let mut live = Live::new(&self.0.storage, viewer.short);
+        let mut request = Request {
+            viewer,
+            device,
+            since: Some(since),
+            filter: FilterDefinition::default(),
+            full_state: false,
+            state: StateForm::Before,
+            timeout: Duration::ZERO,
+        };
+        let (update, ..) = self.look(&mut request, &mut live).await?;
+        Ok(update.device_lists)
+    }
+
     async fn poll(
         &self,
         mut request: Request,
@@ -165,6 +196,7 @@ impl Syncs {
     ) -> error::Result<(Update, Token)> {
         let end = tokio::time::sleep(request.timeout.min(LONGEST_WAIT));
         tokio::pin!(end, stop);
+        self.remove_messages(&request, live).await?;
         live.members.begin(request.position());
         loop {
             live.clear();
@@ -189,6 +221,18 @@ impl Syncs {
         }
     }
 
+    /// Removes the messages that the device has: it goes on from a token that was given out with them.
+    async fn remove_messages(&self, request: &Request, live: &mut Live) -> error::Result<()> {
+        let has = request.since.map(|since| since.to_device);
+        let Some(has) = has.filter(|has| *has > live.removed) else {
+            return Ok(());
+        };
+        let (user, device) = (request.viewer.short, request.device);
+        self.0.users.remove_messages(user, device, has).await?;
+        live.removed = has;
+        Ok(())
+    }
+
     /// Everything that changed, as of now; whether there are rooms that were not waited for before; the
     /// members that are told because they speak.
     async fn look(
@@ -207,6 +251,9 @@ impl Syncs {
             // Nobody was told of what has not happened yet.
             since.position = since.position.min(position);
         }
+        let had = request
+            .since
+            .map_or(Position::START, |since| since.to_device);
         let changes = self.changes(&snapshot, request).await?;
         let new_rooms = live.follow(&changes.joined);
         let reading = Reading {
@@ -216,12 +263,13 @@ impl Syncs {
             members: &live.members,
             told: Mutex::default(),
         };
+        let told = changes.of_device.told;
         let token = Token {
             position,
-            to_device: position,
+            to_device: told.unwrap_or(had),
             ephemeral,
         };
-        let update = reading.update(&changes).await?;
+        let update = reading.update(changes).await?;
         Ok((update, token, new_rooms, reading.told.into_inner()))
     }
 }
@@ -251,16 +299,19 @@ impl Reading<'_> {
         self.request.position()
     }
 
-    async fn update(&self, changes: &changes::Changes) -> error::Result<Update> {
-        let (joined, left) = tokio::try_join!(self.joined(changes), self.left(changes))?;
-        let presence = self.presence(changes, &joined).await?;
+    async fn update(&self, changes: changes::Changes) -> error::Result<Update> {
+        let (joined, left) = tokio::try_join!(self.joined(&changes), self.left(&changes))?;
+        let presence = self.presence(&changes, &joined).await?;
+        let device_lists = self.device_lists(&changes, &joined, &left).await?;
         Ok(Update {
+            device_lists,
             joined,
             presence,
             left,
-            invited: self.outside(changes, Membership::Invite)?,
-            knocked: self.outside(changes, Membership::Knock)?,
-            account_data: self.global_account_data(changes)?,
+            invited: self.outside(&changes, Membership::Invite)?,
+            knocked: self.outside(&changes, Membership::Knock)?,
+            account_data: self.global_account_data(&changes)?,
+            of_device: changes.of_device,
         })
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
-use storage::{NameHash, ShortRoomId, ShortUserId, Storage, Subscription, Topic};
+use storage::{NameHash, Position, ShortRoomId, ShortUserId, Storage, Subscription, Topic};
 
 use crate::members::KnownMembers;
 
@@ -29,11 +29,7 @@ impl Lives {
     /// Takes what is known of a device, so that of two polls at once only one has it.
     pub(crate) fn take(&self, storage: &Storage, user: ShortUserId, device: NameHash) -> Live {
         let known = self.0.lock().remove((user, device));
-        known.unwrap_or_else(|| Live {
-            subscription: storage.subscribe(&[Topic::User(user)]),
-            joined: BTreeSet::new(),
-            members: KnownMembers::default(),
-        })
+        known.unwrap_or_else(|| Live::new(storage, user))
     }
 
     pub(crate) fn put_back(&self, user: ShortUserId, device: NameHash, live: Live) {
@@ -67,9 +63,20 @@ pub(crate) struct Live {
     joined: BTreeSet<ShortRoomId>,
     /// The members whom it knows, if it loads them lazily.
     pub(crate) members: KnownMembers,
+    /// Up to here the messages that it has were removed.
+    pub(crate) removed: Position,
 }
 
 impl Live {
+    pub(crate) fn new(storage: &Storage, user: ShortUserId) -> Self {
+        Self {
+            subscription: storage.subscribe(&[Topic::User(user)]),
+            joined: BTreeSet::new(),
+            members: KnownMembers::default(),
+            removed: Position::START,
+        }
+    }
+
     fn entries(&self) -> usize {
         self.joined.len() + self.members.len()
     }

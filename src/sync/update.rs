@@ -7,6 +7,8 @@ use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 use storage::schema::Generation;
 
+use crate::{device::OfDevice, device_lists::DeviceLists};
+
 /// Everything that changed.
 #[derive(Debug, Default)]
 pub struct Update {
@@ -22,6 +24,10 @@ pub struct Update {
     pub account_data: Vec<Box<RawValue>>,
     /// Who is online, where that changed.
     pub presence: Vec<Box<RawValue>>,
+    /// What the device is told of itself.
+    pub of_device: OfDevice,
+    /// Whose devices changed.
+    pub device_lists: DeviceLists,
 }
 
 /// A piece of a timeline.
@@ -113,6 +119,8 @@ impl Update {
             && self.knocked.is_empty()
             && self.account_data.is_empty()
             && self.presence.is_empty()
+            && self.of_device.is_empty()
+            && self.device_lists.is_empty()
     }
 }
 

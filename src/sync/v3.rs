@@ -4,7 +4,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rooms::Count;
 use ruma::{EventId, OwnedUserId, RoomId};
@@ -33,8 +33,18 @@ pub fn encode(request: &Request, update: &Update, token: Token) -> error::Result
             .map(|left| (&*left.room.room_id, LeftRoom(request, left)))
             .collect(),
     };
+    let of_device = &update.of_device;
     let answer = Answer {
         next_batch: token.to_string(),
+        to_device: Events::some(&of_device.messages),
+        device_lists: Some(&update.device_lists)
+            .filter(|lists| !lists.is_empty())
+            .map(|lists| Lists {
+                changed: &lists.changed,
+                left: &lists.left,
+            }),
+        device_one_time_keys_count: &of_device.one_time_keys,
+        device_unused_fallback_key_types: &of_device.unused_fallback_keys,
         account_data: Events::some(&update.account_data),
         presence: Events::some(&update.presence),
         rooms: Some(rooms).filter(|rooms| !rooms.is_empty()),
@@ -53,11 +63,24 @@ fn outside(rooms: &[Invited]) -> BTreeMap<&RoomId, Outside<'_>> {
 struct Answer<'a> {
     next_batch: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    to_device: Option<Events<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_lists: Option<Lists<'a>>,
+    device_one_time_keys_count: &'a BTreeMap<String, u32>,
+    // There even if it is empty: it tells that the server knows fallback keys.
+    device_unused_fallback_key_types: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
     account_data: Option<Events<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     presence: Option<Events<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rooms: Option<Rooms<'a>>,
+}
+
+#[derive(Serialize)]
+struct Lists<'a> {
+    changed: &'a BTreeSet<String>,
+    left: &'a BTreeSet<String>,
 }
 
 #[derive(Serialize)]

@@ -10,7 +10,10 @@ use storage::{
     },
 };
 
-use crate::{Requester, Users, account_data::settings_keys, change, job, pusher, token::TokenHash};
+use crate::{
+    Requester, Users, account_data::settings_keys, change, job, keys::OfDevice, pusher,
+    token::TokenHash,
+};
 
 /// How many devices are removed in one batch.
 const DEVICES_A_BATCH: usize = 50;
@@ -202,6 +205,10 @@ impl Users {
             .map(|key| reads.range(&TOKEN_BY_DEVICE, &Range::prefix(key)))
             .collect();
         let pushers = reads.range(&PUSHER_BY_USER, &Range::prefix(&(user,)));
+        let theirs: Vec<_> = keys
+            .iter()
+            .map(|key| OfDevice::ask(&mut reads, *key))
+            .collect();
         let answers = snapshot.read(&reads).await?;
         let mut ended = Vec::new();
         let mut settings = Vec::new();
@@ -211,9 +218,11 @@ impl Users {
                 pusher::remove(batch, user, hash);
             }
         }
-        for ((key, row), tokens) in keys.iter().zip(answers.all(&rows)?).zip(&tokens) {
+        let rows = keys.iter().zip(answers.all(&rows)?);
+        for (((key, row), tokens), theirs) in rows.zip(&tokens).zip(&theirs) {
             end_tokens(batch, answers.rows(tokens)?, &mut ended);
             let Some(row) = row else { continue };
+            theirs.remove(batch, &answers)?;
             batch.expect_equals(&DEVICE_BY_USER, key, &row.raw);
             batch.delete(&DEVICE_BY_USER, key);
             batch.delete(&SEEN_BY_DEVICE, key);

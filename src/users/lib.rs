@@ -1,5 +1,5 @@
 //! The people of this server: accounts, devices, tokens, profiles, account data, filters, push
-//! rules, and the keys of their devices.
+//! rules, the keys of their devices and what waits for these.
 //!
 //! Everything hangs off one [`Users`]. What a user's data is changes only through a writer (see
 //! `writer.rs`), one batch a request. What has to happen in rooms afterwards is left as a job
@@ -18,6 +18,7 @@ mod failures;
 mod filter;
 pub mod job;
 mod jwt;
+mod keys;
 mod localpart;
 mod login;
 mod login_token;
@@ -29,6 +30,7 @@ mod refresh;
 mod registration;
 mod registration_token;
 mod shared_secret;
+mod to_device;
 mod token;
 mod uiaa;
 mod writer;
@@ -49,6 +51,10 @@ pub use self::{
     account_data::AccountData,
     authenticate::{Requester, Seen},
     device::Device,
+    keys::{
+        Backup, BackupKey, BackupKeys, BackupState, ClaimedKeys, CrossSigningUpload, KeyUpload,
+        SignatureFailures, UserKeys,
+    },
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,
     push_rules::{TYPE as PUSH_RULES, ruleset},
@@ -56,6 +62,7 @@ pub use self::{
     registration::{Registered, Registration},
     registration_token::NewRegistrationToken,
     shared_secret::SharedSecretRegistration,
+    to_device::Messages,
     token::AccessToken,
 };
 use self::{

@@ -80,7 +80,12 @@ impl UserWriter<'_> {
     /// 413 if it does not fit into one batch; internal if storage fails or somebody else was always
     /// faster.
     pub(crate) async fn commit(&mut self, batch: Batch) -> Result<Option<Position>> {
-        match self.storage.commit(batch).await {
+        let written = self.storage.commit(batch).await;
+        self.written(written)
+    }
+
+    fn written(&mut self, written: Result<Position, CommitError>) -> Result<Option<Position>> {
+        match written {
             Ok(position) => Ok(Some(position)),
             Err(CommitError::TooLarge) => Err(error::too_large("This is too much at once")),
             Err(
@@ -94,6 +99,18 @@ impl UserWriter<'_> {
                 Ok(None)
             }
             Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Writes a change that has a once key; whether it is written, now or by an earlier request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`commit`](Self::commit).
+    pub(crate) async fn commit_once(&mut self, batch: Batch) -> Result<bool> {
+        match self.storage.commit(batch).await {
+            Err(CommitError::Done(_)) => Ok(true),
+            other => Ok(self.written(other)?.is_some()),
         }
     }
 }

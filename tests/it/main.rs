@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod account;
+mod backup;
 mod cli;
 mod config;
 mod context;
 mod device;
 mod discovery;
 mod filter;
+mod keys;
 mod membership;
 mod message;
 mod presence;
@@ -24,6 +26,7 @@ mod state;
 mod sync;
 mod sync_filter;
 mod tag;
+mod to_device;
 mod typing;
 mod unread;
 mod visibility;

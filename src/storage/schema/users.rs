@@ -182,6 +182,8 @@ pub enum UserChange {
     Read(ShortRoomId),
     /// Their devices, or the keys of these.
     DeviceList,
+    /// Their signatures of another user's master key (hash of the user's id).
+    Signatures(NameHash),
 }
 
 records!(
