@@ -1,4 +1,4 @@
-//! The client-server API: one line an endpoint, in the order of Ruma's modules.
+//! The client-server API: one line an endpoint, people's before rooms', each in the order of Ruma's modules.
 
 mod account;
 mod alias;
@@ -42,6 +42,15 @@ use users::Requester;
 use crate::{Server, endpoint::Routes};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
+    of_rooms(of_people(routes))
+        .endpoint(discovery::discover_homeserver)
+        .written(discovery::get_capabilities)
+        .endpoint(discovery::get_supported_versions)
+        .written(sync::sync_events)
+}
+
+/// What concerns people and their devices, not rooms.
+fn of_people(routes: Routes) -> Routes {
     routes
         .endpoint(account::change_password)
         .endpoint(account::check_registration_token_validity)
@@ -49,9 +58,6 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(account::get_username_availability)
         .endpoint(account::register)
         .endpoint(account::whoami)
-        .endpoint(alias::create_alias)
-        .endpoint(alias::delete_alias)
-        .endpoint(alias::get_alias)
         .endpoint(backup::add_backup_keys)
         .endpoint(backup::add_backup_keys_for_room)
         .endpoint(backup::add_backup_keys_for_session)
@@ -70,17 +76,11 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(config::get_room_account_data)
         .endpoint(config::set_global_account_data)
         .endpoint(config::set_room_account_data)
-        .endpoint(context::get_context)
         .endpoint(device::delete_device)
         .endpoint(device::delete_devices)
         .endpoint(device::get_device)
         .endpoint(device::get_devices)
         .endpoint(device::update_device)
-        .endpoint(directory::get_room_visibility)
-        .endpoint(directory::set_room_visibility)
-        .endpoint(discovery::discover_homeserver)
-        .written(discovery::get_capabilities)
-        .endpoint(discovery::get_supported_versions)
         .endpoint(filter::create_filter)
         .written(filter::get_filter)
         .endpoint(keys::claim_keys)
@@ -89,21 +89,6 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(keys::upload_keys)
         .endpoint(keys::upload_signatures)
         .endpoint(keys::upload_signing_keys)
-        .endpoint(knock::knock_room)
-        .endpoint(membership::ban_user)
-        .endpoint(membership::forget_room)
-        .endpoint(membership::get_member_events)
-        .endpoint(membership::invite_user)
-        .endpoint(membership::join_room_by_id)
-        .endpoint(membership::join_room_by_id_or_alias)
-        .written(membership::joined_members)
-        .endpoint(membership::joined_rooms)
-        .endpoint(membership::kick_user)
-        .endpoint(membership::leave_room)
-        .endpoint(membership::unban_user)
-        // NOTSPEC: who asks for a page and names no direction reads forwards, as with Synapse.
-        .endpoint_assuming("dir", "f", message::get_message_events)
-        .endpoint(message::send_message_event)
         .endpoint(presence::get_presence)
         .endpoint(presence::set_presence)
         .endpoint(profile::delete_profile_field)
@@ -121,26 +106,50 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(push::set_pushrule)
         .endpoint(push::set_pushrule_actions)
         .endpoint(push::set_pushrule_enabled)
-        .endpoint(read_marker::set_read_marker)
-        .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
-        .endpoint(redact::redact_event)
-        .endpoint(room::aliases)
-        .endpoint(room::create_room)
-        .endpoint(room::get_room_event)
         .endpoint(session::get_login_token)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
         .endpoint(session::logout)
         .endpoint(session::logout_all)
         .endpoint(session::refresh_token)
-        .endpoint(state::get_state_event_for_key)
-        .endpoint(state::get_state_events)
-        .endpoint(state::send_state_event)
-        .written(sync::sync_events)
         .endpoint(tag::create_tag)
         .endpoint(tag::delete_tag)
         .endpoint(tag::get_tags)
         .endpoint(to_device::send_event_to_device)
+}
+
+/// What concerns rooms.
+fn of_rooms(routes: Routes) -> Routes {
+    routes
+        .endpoint(alias::create_alias)
+        .endpoint(alias::delete_alias)
+        .endpoint(alias::get_alias)
+        .endpoint(context::get_context)
+        .endpoint(directory::get_room_visibility)
+        .endpoint(directory::set_room_visibility)
+        .endpoint(knock::knock_room)
+        .endpoint(membership::ban_user)
+        .endpoint(membership::forget_room)
+        .endpoint(membership::get_member_events)
+        .endpoint(membership::invite_user)
+        .endpoint(membership::join_room_by_id)
+        .endpoint(membership::join_room_by_id_or_alias)
+        .written(membership::joined_members)
+        .endpoint(membership::joined_rooms)
+        .endpoint(membership::kick_user)
+        .endpoint(membership::leave_room)
+        .endpoint(membership::unban_user)
+        .endpoint(message::get_message_events)
+        .endpoint(message::send_message_event)
+        .endpoint(read_marker::set_read_marker)
+        .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
+        .endpoint(redact::redact_event)
+        .endpoint(room::aliases)
+        .endpoint(room::create_room)
+        .endpoint(room::get_room_event)
+        .endpoint(state::get_state_event_for_key)
+        .endpoint(state::get_state_events)
+        .endpoint(state::send_state_event)
         .endpoint(typing::create_typing_event)
 }
 

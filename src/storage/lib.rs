@@ -40,7 +40,7 @@ pub use self::{
     open::{FORMAT, OpenError, Options},
     position::{Position, Stamp},
     random::Random,
-    read::{Answers, Found, Range, Reads, Slot},
+    read::{Answers, Found, Range, Reads, Rows, Slot},
     table::{Access, Table},
     value::{Greatest, Raw, Stamped, Sum, Value},
     wake::Subscription,

@@ -18,6 +18,9 @@ pub struct Found<V> {
     pub raw: Bytes,
 }
 
+/// Rows of a table: keys and what was found under them.
+pub type Rows<K, V> = Vec<(K, Found<V>)>;
+
 /// Which rows of a table, in which order, how many at most.
 #[derive(Clone, Debug)]
 pub struct Range<K> {

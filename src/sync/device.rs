@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 use storage::{
-    Answers, Found, NameHash, Position, Range, Reads, ShortUserId, Slot, Stamped,
+    Answers, Found, NameHash, Position, Range, Reads, Rows, ShortUserId, Slot, Stamped,
     schema::{KEY_COUNTS_BY_DEVICE, KeyCountsRow, MESSAGE_BY_DEVICE},
 };
 
@@ -33,7 +33,7 @@ pub struct OfDevice {
 /// Where that will be found.
 pub(crate) struct Asked {
     since: Option<Position>,
-    messages: Slot<Vec<((ShortUserId, NameHash, Position), Found<String>)>>,
+    messages: Slot<Rows<(ShortUserId, NameHash, Position), String>>,
     counts: Slot<Option<Found<Stamped<KeyCountsRow>>>>,
 }
 

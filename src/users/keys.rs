@@ -17,7 +17,7 @@ mod upload;
 
 use ruma::DeviceId;
 use storage::{
-    Answers, Batch, Found, Key, KeyPrefix, NameHash, Position, Range, Reads, ShortUserId, Slot,
+    Answers, Batch, Key, KeyPrefix, NameHash, Position, Range, Reads, Rows, ShortUserId, Slot,
     Table,
     schema::{
         DEVICE_KEYS_BY_USER, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, KEY_COUNTS_BY_DEVICE,
@@ -26,7 +26,7 @@ use storage::{
 };
 
 pub use self::{
-    backup::{Backup, BackupKey, BackupKeys, BackupState},
+    backup::{Backup, BackupKey, BackupKeys, BackupScope, BackupState},
     claim::ClaimedKeys,
     cross_signing::CrossSigningUpload,
     query::UserKeys,
@@ -37,9 +37,6 @@ pub use self::{
 /// Rows of a device's keys and messages that are removed one by one with it; where there are more, by
 /// their range.
 const REMOVED_SINGLY: usize = 500;
-
-/// Rows of a table.
-type Rows<K, V> = Vec<(K, Found<V>)>;
 
 /// What has to be removed with a device.
 pub(crate) struct OfDevice {
@@ -65,14 +62,10 @@ impl OfDevice {
     pub(crate) fn remove(&self, batch: &mut Batch, answers: &Answers) -> error::Result<()> {
         batch.delete(&DEVICE_KEYS_BY_USER, &self.key);
         batch.delete(&KEY_COUNTS_BY_DEVICE, &self.key);
-        remove_all(
-            batch,
-            &MESSAGE_BY_DEVICE,
-            &self.key,
-            answers.rows(&self.messages)?,
-        );
+        let messages = answers.rows(&self.messages)?;
+        remove_all(batch, &MESSAGE_BY_DEVICE, &self.key, &messages);
         let one_time = answers.rows(&self.one_time)?;
-        remove_all(batch, &ONE_TIME_KEY_BY_DEVICE, &self.key, one_time);
+        remove_all(batch, &ONE_TIME_KEY_BY_DEVICE, &self.key, &one_time);
         for (key, _) in answers.rows(&self.fallback)? {
             batch.delete(&FALLBACK_KEY_BY_DEVICE, &key);
         }
@@ -85,12 +78,12 @@ fn remove_all<K: Key, V>(
     batch: &mut Batch,
     table: &Table<K, V>,
     prefix: &impl KeyPrefix<K>,
-    rows: Rows<K, V>,
+    rows: &Rows<K, V>,
 ) {
     if rows.len() > REMOVED_SINGLY {
         batch.delete_prefix(table, prefix);
     } else {
-        for (key, _) in &rows {
+        for (key, _) in rows {
             batch.delete(table, key);
         }
     }

@@ -52,8 +52,8 @@ pub use self::{
     authenticate::{Requester, Seen},
     device::Device,
     keys::{
-        Backup, BackupKey, BackupKeys, BackupState, ClaimedKeys, CrossSigningUpload, KeyUpload,
-        SignatureFailures, UserKeys,
+        Backup, BackupKey, BackupKeys, BackupScope, BackupState, ClaimedKeys, CrossSigningUpload,
+        KeyUpload, SignatureFailures, UserKeys,
     },
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,

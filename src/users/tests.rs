@@ -28,6 +28,7 @@ macro_rules! on_every_engine {
 mod accounts;
 mod data;
 mod devices;
+mod keys;
 mod push;
 mod registration;
 mod tokens;

@@ -1,6 +1,9 @@
 //! Kills the server at random moments while many clients write. Afterwards every acknowledged event is there
 //! exactly once, in the same order for all readers: by `/messages`, and by a `/sync` that went on all the while.
+//! No one-time key was given out twice, and no message to a device was lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod encryption;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -117,6 +120,7 @@ async fn nothing_that_was_acknowledged_is_lost_or_doubled() {
         .map(|user| tokio::spawn(read(user.clone(), rooms.clone())))
         .into();
     let over = Arc::new(AtomicBool::new(false));
+    let encryption = encryption::begin(&server, &over).await;
     let (acknowledged, mut count) = watch::channel(0);
     let mut writers = Vec::new();
     for room in &rooms {
@@ -145,6 +149,7 @@ async fn nothing_that_was_acknowledged_is_lost_or_doubled() {
         let (room, words) = writer.await.unwrap();
         said.entry(room).or_default().extend(words);
     }
+    encryption.check().await;
     for room in &rooms {
         alice.say(room, "end").await;
     }

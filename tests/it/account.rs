@@ -150,17 +150,23 @@ async fn guests_are_refused() {
     assert!(guest.body["error"].is_string());
 }
 
-/// The token that the latest start printed: the one word on its line that is long enough.
-fn first_account_token(server: &Server) -> String {
-    let stdout = server.stdout();
-    let line = stdout
-        .lines()
-        .rev()
-        .find(|l| l.to_lowercase().contains("token"))
-        .expect("no line names a token");
-    let word = line.split_whitespace().max_by_key(|w| w.len()).unwrap();
-    word.trim_matches(|c: char| !c.is_ascii_alphanumeric())
-        .to_owned()
+/// The token that a start, counted from 0, printed: the one word on its line that is long enough.
+async fn first_account_token(server: &Server, start: usize) -> String {
+    loop {
+        // It is printed a moment after the server begins to answer.
+        let stdout = server.stdout();
+        let mut lines = stdout
+            .lines()
+            .filter(|line| line.to_lowercase().contains("token"));
+        let Some(line) = lines.nth(start) else {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        };
+        let word = line.split_whitespace().max_by_key(|w| w.len()).unwrap();
+        return word
+            .trim_matches(|c: char| !c.is_ascii_alphanumeric())
+            .to_owned();
+    }
 }
 
 fn registration(name: &str, auth: impl Into<Value>) -> Value {
@@ -171,7 +177,7 @@ fn registration(name: &str, auth: impl Into<Value>) -> Value {
 #[tokio::test]
 async fn closed_by_default_but_for_the_printed_token_which_works_once() {
     let mut server = Server::start_with(CHAPAR, "").await;
-    let token = first_account_token(&server);
+    let token = first_account_token(&server, 0).await;
     let stdout = server.stdout();
     assert!(
         stdout.contains(server.base()),
@@ -196,7 +202,7 @@ async fn closed_by_default_but_for_the_printed_token_which_works_once() {
         server.ask(Method::GET, &validity(&token), None).await.ok(),
         json!({"valid": false})
     );
-    let token = first_account_token(&server);
+    let token = first_account_token(&server, 1).await;
     let valid = validity(&token);
     assert_eq!(
         server.ask(Method::GET, &valid, None).await.ok(),

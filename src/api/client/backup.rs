@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use error::Result;
 use ruma::{
-    OwnedRoomId, RoomId, UInt,
+    OwnedRoomId, UInt,
     api::client::backup::{
         BackupAlgorithm, KeyBackupData, RoomKeyBackup, add_backup_keys, add_backup_keys_for_room,
         add_backup_keys_for_session, create_backup_version, delete_backup_keys,
@@ -16,7 +16,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use users::{Backup, BackupKey, BackupKeys, BackupState, Requester};
+use users::{Backup, BackupKey, BackupKeys, BackupScope, BackupState, Requester};
 
 use crate::{Call, Server};
 
@@ -147,7 +147,7 @@ pub(super) async fn get_backup_keys(
 ) -> Result<get_backup_keys::v3::Response> {
     let keys = server
         .users
-        .backup_keys(call.caller.user, &call.version, None, None)
+        .backup_keys(call.caller.user, &call.version, BackupScope::All)
         .await?;
     let rooms = keys
         .into_iter()
@@ -163,7 +163,7 @@ pub(super) async fn get_backup_keys_for_room(
     let room_id = &call.room_id;
     let mut keys = server
         .users
-        .backup_keys(call.caller.user, &call.version, Some(room_id), None)
+        .backup_keys(call.caller.user, &call.version, BackupScope::Room(room_id))
         .await?;
     let sessions = keys.remove(room_id).unwrap_or_default();
     Ok(get_backup_keys_for_room::v3::Response::new(as_raw(
@@ -176,15 +176,10 @@ pub(super) async fn get_backup_keys_for_session(
     server: Server,
     call: Call<get_backup_keys_for_session::v3::Request>,
 ) -> Result<get_backup_keys_for_session::v3::Response> {
-    let (room_id, session_id) = (&call.room_id, &call.session_id);
+    let scope = BackupScope::Session(&call.room_id, &call.session_id);
     let keys = server
         .users
-        .backup_keys(
-            call.caller.user,
-            &call.version,
-            Some(room_id),
-            Some(session_id),
-        )
+        .backup_keys(call.caller.user, &call.version, scope)
         .await?;
     let key = keys
         .into_values()
@@ -201,7 +196,7 @@ pub(super) async fn delete_backup_keys(
     server: Server,
     call: Call<delete_backup_keys::v3::Request>,
 ) -> Result<delete_backup_keys::v3::Response> {
-    let state = delete(&server, &call.caller, &call.version, None, None).await?;
+    let state = delete(&server, &call.caller, &call.version, BackupScope::All).await?;
     let count = count(&state);
     Ok(delete_backup_keys::v3::Response::new(state.etag, count))
 }
@@ -211,8 +206,8 @@ pub(super) async fn delete_backup_keys_for_room(
     server: Server,
     call: Call<delete_backup_keys_for_room::v3::Request>,
 ) -> Result<delete_backup_keys_for_room::v3::Response> {
-    let room_id = Some(&*call.room_id);
-    let state = delete(&server, &call.caller, &call.version, room_id, None).await?;
+    let scope = BackupScope::Room(&call.room_id);
+    let state = delete(&server, &call.caller, &call.version, scope).await?;
     let count = count(&state);
     Ok(delete_backup_keys_for_room::v3::Response::new(
         state.etag, count,
@@ -224,8 +219,8 @@ pub(super) async fn delete_backup_keys_for_session(
     server: Server,
     call: Call<delete_backup_keys_for_session::v3::Request>,
 ) -> Result<delete_backup_keys_for_session::v3::Response> {
-    let (room_id, session_id) = (Some(&*call.room_id), Some(call.session_id.as_str()));
-    let state = delete(&server, &call.caller, &call.version, room_id, session_id).await?;
+    let scope = BackupScope::Session(&call.room_id, &call.session_id);
+    let state = delete(&server, &call.caller, &call.version, scope).await?;
     let count = count(&state);
     Ok(delete_backup_keys_for_session::v3::Response::new(
         state.etag, count,
@@ -309,12 +304,11 @@ async fn delete(
     server: &Server,
     requester: &Requester,
     version: &str,
-    room_id: Option<&RoomId>,
-    session_id: Option<&str>,
+    scope: BackupScope<'_>,
 ) -> Result<BackupState> {
     server
         .users
-        .delete_backup_keys(requester.user, version, room_id, session_id)
+        .delete_backup_keys(requester.user, version, scope)
         .await
 }
 

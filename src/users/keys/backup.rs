@@ -62,6 +62,17 @@ pub struct BackupKey {
     pub json: Box<RawValue>,
 }
 
+/// Which keys of a backup.
+#[derive(Clone, Copy, Debug)]
+pub enum BackupScope<'a> {
+    /// All.
+    All,
+    /// Those of a room.
+    Room(&'a RoomId),
+    /// That of a session.
+    Session(&'a RoomId, &'a str),
+}
+
 /// Keys, by room and session.
 pub type BackupKeys = BTreeMap<OwnedRoomId, BTreeMap<String, BackupKey>>;
 
@@ -285,7 +296,7 @@ impl Users {
         }
     }
 
-    /// The keys of a version: all, those of a room, or one.
+    /// Keys of a version.
     ///
     /// # Errors
     ///
@@ -294,8 +305,7 @@ impl Users {
         &self,
         user: ShortUserId,
         version: &str,
-        room_id: Option<&RoomId>,
-        session_id: Option<&str>,
+        scope: BackupScope<'_>,
     ) -> Result<StoredKeys> {
         let version = number(version)?;
         let snapshot = self.snapshot().await?;
@@ -303,9 +313,7 @@ impl Users {
         let mut keys = StoredKeys::new();
         let mut from = None;
         loop {
-            let page = self
-                .page(&snapshot, (user, version), room_id, session_id, from)
-                .await?;
+            let page = self.page(&snapshot, (user, version), scope, from).await?;
             let whole = page.len() < KEYS_A_PAGE;
             from = page.last().map(|(place, _)| *place);
             for (_, found) in page {
@@ -327,16 +335,17 @@ impl Users {
         &self,
         snapshot: &Snapshot,
         (user, version): (ShortUserId, u64),
-        room_id: Option<&RoomId>,
-        session_id: Option<&str>,
+        scope: BackupScope<'_>,
         from: Option<KeyPlace>,
     ) -> Result<Vec<(KeyPlace, Found<BackupKeyRow>)>> {
-        let room = room_id.map(|room_id| self.0.storage.room_hash(room_id));
-        let session = session_id.map(|session_id| self.0.storage.session_hash(session_id));
-        let mut range = match (room, session) {
-            (None, _) => Range::prefix(&(user, version)),
-            (Some(room), None) => Range::prefix(&(user, version, room)),
-            (Some(room), Some(session)) => {
+        let mut range = match scope {
+            BackupScope::All => Range::prefix(&(user, version)),
+            BackupScope::Room(room_id) => {
+                let room = self.0.storage.room_hash(room_id);
+                Range::prefix(&(user, version, room))
+            }
+            BackupScope::Session(room_id, session_id) => {
+                let (room, session) = self.key_place(room_id, session_id);
                 let place = (user, version, room, session);
                 Range::prefix(&(user, version, room))
                     .from(&place)
@@ -353,7 +362,7 @@ impl Users {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// Removes keys of the latest version: all, those of a room, or one.
+    /// Removes keys of the latest version.
     ///
     /// # Errors
     ///
@@ -362,16 +371,13 @@ impl Users {
         &self,
         user: ShortUserId,
         version: &str,
-        room_id: Option<&RoomId>,
-        session_id: Option<&str>,
+        scope: BackupScope<'_>,
     ) -> Result<BackupState> {
         let mut writer = self.writer(user).await;
         loop {
             let snapshot = writer.snapshot().await?;
             let (number, found) = current(&snapshot, user, version).await?;
-            let page = self
-                .page(&snapshot, (user, number), room_id, session_id, None)
-                .await?;
+            let page = self.page(&snapshot, (user, number), scope, None).await?;
             let some = page.get(..KEYS_A_BATCH).unwrap_or(&page);
             let mut row = found.value;
             if some.is_empty() {

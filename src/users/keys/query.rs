@@ -8,7 +8,7 @@ use error::Result;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde_json::{Map, Value, value::RawValue};
 use storage::{
-    Answers, Found, NameHash, Range, Reads, ShortUserId, Slot,
+    Answers, Found, NameHash, Range, Reads, Rows, ShortUserId, Slot,
     schema::{
         CROSS_SIGNING_KEY_BY_USER, CrossSigningKeyRow, DEVICE_BY_USER, DEVICE_KEYS_BY_USER,
         DeviceKeysRow, DeviceRow, KeyUse, SIGNATURES_BY_SIGNER, SignaturesRow, USER_BY_NAME,
@@ -36,9 +36,9 @@ struct Asked<'a> {
     user: &'a OwnedUserId,
     /// The devices that are asked about; all if there is none.
     wanted: &'a [OwnedDeviceId],
-    keys: Slot<Vec<((ShortUserId, NameHash), Found<DeviceKeysRow>)>>,
-    devices: Slot<Vec<((ShortUserId, NameHash), Found<DeviceRow>)>>,
-    cross_signing: Slot<Vec<((ShortUserId, u8), Found<CrossSigningKeyRow>)>>,
+    keys: Slot<Rows<(ShortUserId, NameHash), DeviceKeysRow>>,
+    devices: Slot<Rows<(ShortUserId, NameHash), DeviceRow>>,
+    cross_signing: Slot<Rows<(ShortUserId, u8), CrossSigningKeyRow>>,
     signatures: Option<Slot<Option<Found<SignaturesRow>>>>,
 }
 

@@ -12,7 +12,8 @@ use ruma::{
 };
 use serde_json::Value;
 use storage::{
-    Answers, Batch, Found, NameHash, Position, Range, Reads, ShortUserId, Slot, Stamped, Topic,
+    Answers, Batch, Found, NameHash, Position, Range, Reads, Rows, ShortUserId, Slot, Stamped,
+    Topic,
     schema::{
         CROSS_SIGNING_KEY_BY_USER, CrossSigningKeyRow, DEVICE_BY_USER, DEVICE_KEYS_BY_USER,
         DeviceKeysRow, DeviceRow, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, KEY_COUNTS_BY_DEVICE,
@@ -49,20 +50,17 @@ struct NewKey {
     row: OneTimeKeyRow,
 }
 
-/// The same, with its algorithm as keys of rows hold it.
-type Existing = (
-    (ShortUserId, NameHash, NameHash, Position),
-    Found<OneTimeKeyRow>,
-);
+/// The one-time keys that are there.
+type Existing = Rows<(ShortUserId, NameHash, NameHash, Position), OneTimeKeyRow>;
 
 /// Where that will be found on which an upload rests.
 struct Asked {
     device: Slot<Option<Found<DeviceRow>>>,
     device_keys: Slot<Option<Found<DeviceKeysRow>>>,
-    one_time: Slot<Vec<Existing>>,
-    fallback: Slot<Vec<((ShortUserId, NameHash, NameHash), Found<FallbackKeyRow>)>>,
+    one_time: Slot<Existing>,
+    fallback: Slot<Rows<(ShortUserId, NameHash, NameHash), FallbackKeyRow>>,
     counts: Slot<Option<Found<Stamped<KeyCountsRow>>>>,
-    cross_signing: Slot<Vec<((ShortUserId, u8), Found<CrossSigningKeyRow>)>>,
+    cross_signing: Slot<Rows<(ShortUserId, u8), CrossSigningKeyRow>>,
 }
 
 impl Users {
@@ -179,7 +177,7 @@ impl Users {
         &self,
         batch: &mut Batch,
         (user, device): (ShortUserId, NameHash),
-        known: Vec<Existing>,
+        known: Existing,
         new: &[NewKey],
         counts: &mut KeyCountsRow,
     ) -> Result<()> {
@@ -219,7 +217,7 @@ impl Users {
         &self,
         batch: &mut Batch,
         (user, device): (ShortUserId, NameHash),
-        known: &[((ShortUserId, NameHash, NameHash), Found<FallbackKeyRow>)],
+        known: &Rows<(ShortUserId, NameHash, NameHash), FallbackKeyRow>,
         new: &NewKey,
         counts: &mut KeyCountsRow,
     ) -> Result<()> {
