@@ -139,7 +139,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(membership::kick_user)
         .endpoint(membership::leave_room)
         .endpoint(membership::unban_user)
-        .endpoint(message::get_message_events)
+        .endpoint_assuming("dir", "f", message::get_message_events)
         .endpoint(message::send_message_event)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
