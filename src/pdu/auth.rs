@@ -27,6 +27,8 @@ use crate::{
     version::RoomRules,
 };
 
+pub use self::power_levels::check_own_power_levels;
+
 /// Why the authorisation rules refuse an event, in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

@@ -27,7 +27,9 @@ mod verify;
 mod version;
 
 pub use self::{
-    auth::{AuthError, check_auth, check_auth_without_state, redaction_applies},
+    auth::{
+        AuthError, check_auth, check_auth_without_state, check_own_power_levels, redaction_applies,
+    },
     auth_types::auth_types,
     chain::{AuthChain, AuthChainError, AuthSetHash},
     content::{history_visibility_of, join_rule_of, membership_of},

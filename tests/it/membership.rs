@@ -417,7 +417,7 @@ async fn lists_members_now_and_then() {
     assert_eq!(names, [alice.id.clone(), carol.id.clone()]);
     assert_eq!(
         joined["joined"][&carol.id],
-        json!({"display_name": null, "avatar_url": null})
+        json!({"display_name": "", "avatar_url": ""})
     );
 
     dave.get(&path).await.refused(403, "M_FORBIDDEN");

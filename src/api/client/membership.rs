@@ -167,11 +167,15 @@ pub(super) async fn joined_members(
         .room
         .members(&reading.snapshot, &reading.look, &[Membership::Join])
         .await?;
-    // NOTSPEC: who has no name or no avatar has `null` there, as in Synapse: Complement looks for the keys.
     let joined: Map<_, _> = members
         .into_iter()
         .map(|row| {
-            let member = json!({ "display_name": row.displayname, "avatar_url": row.avatar_url });
+            // Complement looks for both keys, whether there is anything to say or not.
+            let (name, avatar) = (row.displayname, row.avatar_url);
+            let member = json!({
+                "display_name": name.unwrap_or_default(),
+                "avatar_url": avatar.unwrap_or_default(),
+            });
             (row.user_id, member)
         })
         .collect();

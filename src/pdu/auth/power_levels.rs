@@ -104,6 +104,22 @@ fn check_integers(content: &[u8], rules: &RoomRules) -> Result<(), AuthError> {
     Ok(())
 }
 
+/// What `m.room.power_levels` must hold in every version if a client of ours sends it: integers. Versions
+/// before 10 let other servers write them in other ways ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels
+///
+/// # Errors
+///
+/// Says which level is none.
+pub fn check_own_power_levels(content: &[u8]) -> Result<(), AuthError> {
+    let Some(strict) = RoomRules::named("10") else {
+        return Ok(());
+    };
+    check_integers(content, strict)?;
+    levels("users", content, strict).map(drop)
+}
+
 /// `users` must be an object of levels by user ID, since version 12 without the room's creators.
 fn check_users<P, F>(content: &[u8], state: &State<'_, F, P>) -> Result<(), AuthError> {
     let rules = state.rules;

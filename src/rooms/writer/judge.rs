@@ -412,6 +412,9 @@ impl<'a> Trial<'a> {
             self.current_pdu(event_type, state_key)
         })
         .map_err(|reason| refusal(&reason))?;
+        if *pdu.event_type() == TimelineEventType::RoomPowerLevels {
+            pdu::check_own_power_levels(pdu.content_bytes()).map_err(|reason| refusal(&reason))?;
+        }
         if *pdu.event_type() == TimelineEventType::RoomRedaction {
             self.check_redaction(pdu, draft, &create)?;
         }
