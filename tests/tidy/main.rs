@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod code;
+mod complement;
 mod crates;
 mod dependencies;
 mod pages;

@@ -104,27 +104,3 @@ fn the_example_for_load_is_open_and_logs_as_shipped() {
     assert!(config.presence.enabled);
     assert_eq!(config.log, Config::default().log);
 }
-
-#[test]
-fn every_failure_of_complement_says_what_it_waits_for() {
-    let page = read("complement/README.md");
-    let baseline = read("complement/results.tsv");
-    let faults: Vec<_> = baseline
-        .lines()
-        .skip(1)
-        .filter(|line| {
-            let columns: Vec<_> = line.split('\t').collect();
-            let named = |word: &str| page.contains(&format!("| `{word}` |"));
-            match columns[..] {
-                [_, "PASS" | "SKIP", waits] => !waits.is_empty(),
-                [_, "FAIL", waits] => !waits.split(", ").all(named),
-                _ => true,
-            }
-        })
-        .map(str::to_owned)
-        .collect();
-    none(
-        "A failure in complement/results.tsv names parts that complement/README.md lists:",
-        &faults,
-    );
-}
