@@ -102,13 +102,7 @@ impl Scheme for AccessToken {
         head: &request::Parts,
         body: Body,
     ) -> Result<(Arc<Requester>, Bytes)> {
-        let found = find_requester(server, head).await.and_then(|found| {
-            found.ok_or_else(|| {
-                error::missing_token(
-                    "This needs an access token, in the header `Authorization: Bearer TOKEN`",
-                )
-            })
-        });
+        let found = requester(server, head).await;
         let (requester, body) = body::unless_refused(found, body).await?;
         let body = body::read(&head.headers, body, limit(server)).await?;
         Ok((requester, body))
@@ -138,6 +132,19 @@ impl Scheme for AccessTokenOptional {
 /// The most bytes read of a body whose sender is known.
 fn limit(server: &Server) -> usize {
     server.config.limits.max_request_body.as_usize()
+}
+
+/// The user whose access token came along.
+///
+/// # Errors
+///
+/// As [`find_requester`], and 401 `M_MISSING_TOKEN` when none came.
+pub(crate) async fn requester(server: &Server, head: &request::Parts) -> Result<Arc<Requester>> {
+    find_requester(server, head).await?.ok_or_else(|| {
+        error::missing_token(
+            "This needs an access token, in the header `Authorization: Bearer TOKEN`",
+        )
+    })
 }
 
 /// The user whose access token came along. `None` when none came.

@@ -1,9 +1,9 @@
 //! From a line in a table to a function with Ruma's types, and back.
 
-use std::{fmt, future::Future, ops::Deref};
+use std::{fmt, future::Future, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
-use config::Api;
+use config::{Api, Config};
 use error::Result;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
@@ -14,7 +14,8 @@ use ruma::api::{
 
 use crate::{
     Body, Server,
-    authenticate::{Authentication, Scheme},
+    authenticate::{self, Authentication, Scheme},
+    body,
     parse::{self, Arguments},
 };
 
@@ -176,6 +177,27 @@ impl Routes {
                 Ok(json(function(server, call).await?.0))
             })
         }))
+    }
+
+    /// Lets the endpoint before this ask for an access token where it has not to, unless a setting opens it.
+    #[must_use]
+    pub(crate) fn with_token_unless(mut self, open: fn(&Config) -> bool) -> Self {
+        if let Some(mut route) = self.0.pop() {
+            let handler = Arc::new(route.handler);
+            route.handler = Box::new(move |server, request, arguments| {
+                let handler = Arc::clone(&handler);
+                Box::pin(async move {
+                    let (head, mut body) = request.into_parts();
+                    if !open(&server.config) {
+                        let found = authenticate::requester(&server, &head).await;
+                        (_, body) = body::unless_refused(found, body).await?;
+                    }
+                    handler(server, Request::from_parts(head, body), arguments).await
+                })
+            });
+            self.0.push(route);
+        }
+        self
     }
 
     fn add<R: IncomingRequest<Authentication: Scheme>>(mut self, handler: Handler) -> Self {

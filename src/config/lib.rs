@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod declare;
+mod directory;
 mod example;
 mod kinds;
 mod limits;
@@ -29,6 +30,7 @@ mod storage;
 mod tests;
 
 pub use self::{
+    directory::Directory,
     kinds::{ByteCount, Secret},
     limits::Limits,
     listeners::{Address, Api, Listener},
@@ -111,6 +113,8 @@ sections! {
     logins: Logins;
     /// How much of something is too much.
     limits: Limits;
+    /// The directory of published rooms.
+    directory: Directory;
     /// Who is online.
     presence: Presence;
     /// What is written to the log.

@@ -86,6 +86,9 @@ pub(crate) fn finish(storage: &Storage, batch: &mut Batch, working: &mut Working
     }
     batch.put(&schema::HEAD_BY_ROOM, &short, &working.head);
     batch.put_stamped(&schema::TAIL_BY_ROOM, &short, events.saturating_sub(1), ());
+    if let Some(listing) = &mut working.listing {
+        listing.write(batch, short, working.head.joined);
+    }
     let new = working.auth_sets.iter().filter(|(_, (_, stored))| !stored);
     for (hash, (set, _)) in new {
         let bytes = Raw(set.to_bytes().into());
@@ -131,6 +134,9 @@ impl Writing<'_> {
         if judged.event.header.place.is_some() {
             self.log(&judged);
         }
+        if let Some(listing) = &mut self.working.listing {
+            listing.see(&judged.change.entries);
+        }
         match &judged.change.written {
             None => {
                 for entry in &judged.change.entries {
@@ -139,6 +145,7 @@ impl Writing<'_> {
             }
             Some(written) => {
                 self.working.head.generation = written.generation;
+                crate::directory::look_again(self.storage, self.batch, self.working.room.short);
                 for entry in &judged.change.entries {
                     self.our_member(entry);
                 }

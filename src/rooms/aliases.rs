@@ -1,4 +1,4 @@
-//! Room aliases of this server, and its directory of published rooms.
+//! Room aliases of this server.
 
 use std::sync::Arc;
 
@@ -10,9 +10,7 @@ use storage::{
     schema::{self, AliasRow},
 };
 
-use crate::{
-    Draft, Group, MoreRows, NewRoomRequest, Room, Rooms, draft::NewRoom, membership::json_content,
-};
+use crate::{Draft, Group, MoreRows, Room, Rooms, draft::NewRoom, membership::json_content};
 
 /// Aliases that one room may have here.
 const ALIASES_MAX: usize = 1_000;
@@ -177,27 +175,6 @@ impl Rooms {
         ))
     }
 
-    /// Publishes a room in this server's directory, or takes it out.
-    pub async fn set_public(&self, room: &Room, public: bool) -> error::Result<()> {
-        let mut batch = Batch::new();
-        if public {
-            batch.put(&schema::PUBLIC_ROOM, &room.short, &());
-        } else {
-            batch.delete(&schema::PUBLIC_ROOM, &room.short);
-        }
-        self.storage().commit(batch).await?;
-        Ok(())
-    }
-
-    /// Whether a room is published in this server's directory.
-    pub async fn is_public(&self, room: &Room) -> error::Result<bool> {
-        let snapshot = self.snapshot().await?;
-        let mut rows = snapshot
-            .multi_get(&schema::PUBLIC_ROOM, &[room.short])
-            .await?;
-        Ok(rows.pop().flatten().is_some())
-    }
-
     fn put_alias(
         &self,
         batch: &mut Batch,
@@ -217,23 +194,19 @@ impl Rooms {
         batch.put(&schema::ALIAS_BY_ROOM, &(room, name), &alias.to_string());
     }
 
-    /// The rows of a new room's alias and of its place in the directory.
-    pub(crate) fn directory_rows(
+    /// The rows of a new room's alias.
+    pub(crate) fn alias_rows(
         &self,
         new: &NewRoom,
-        request: &NewRoomRequest,
+        creator: &UserId,
         alias: Option<&RoomAliasId>,
-    ) -> MoreRows {
+    ) -> Option<MoreRows> {
         let (rooms, new) = (self.clone(), new.clone());
-        let (alias, creator) = (alias.map(ToOwned::to_owned), request.creator.clone());
-        let public = request.public;
-        Arc::new(move |batch, ids| {
-            if let (Some(alias), Some(room_id)) = (&alias, new.room_id(ids)) {
-                rooms.put_alias(batch, alias, new.short, &room_id, &creator);
+        let (alias, creator) = (alias?.to_owned(), creator.to_owned());
+        Some(Arc::new(move |batch, ids| {
+            if let Some(room_id) = new.room_id(ids) {
+                rooms.put_alias(batch, &alias, new.short, &room_id, &creator);
             }
-            if public {
-                batch.put(&schema::PUBLIC_ROOM, &new.short, &());
-            }
-        })
+        }))
     }
 }

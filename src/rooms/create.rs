@@ -116,11 +116,11 @@ impl Rooms {
         let later = invite.split_off(invite.len().min(INVITES_AT_ONCE));
         drafts.extend(self.invites(&request, &invite).await?);
 
-        let new = self.new_room(rules)?;
-        let more = self.directory_rows(&new, &request, alias.as_deref());
+        let new = self.new_room(rules, request.public)?;
+        let more = self.alias_rows(&new, &request.creator, alias.as_deref());
         let group = Group {
             drafts,
-            more: Some(more),
+            more,
             ..Group::default()
         };
         let room_id = match self.send_first(new, group).await {

@@ -83,6 +83,8 @@ pub(crate) struct NewRoom {
     pub(crate) rules: &'static RoomRules,
     /// In versions whose rooms are named by their first event nobody reads this one.
     pub(crate) room_id: OwnedRoomId,
+    /// Whether it is published in the directory.
+    pub(crate) public: bool,
 }
 
 impl NewRoom {

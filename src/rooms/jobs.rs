@@ -16,6 +16,7 @@ use users::job::{self, UserJob};
 
 use crate::{
     Draft, Group, Rooms, Said,
+    directory::LOOK_AGAIN,
     membership::json_content,
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
 };
@@ -72,6 +73,7 @@ impl Rooms {
                 self.tell_device_list(UserJob::from_row(&row.value)?.user)
                     .await
             }
+            LOOK_AGAIN => self.list_again(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
             _ => return Ok(()),
         };

@@ -10,9 +10,11 @@ mod client_event;
 mod create;
 mod current;
 mod device_lists;
+mod directory;
 mod draft;
 mod event;
 pub mod event_filter;
+mod fold;
 mod format;
 mod jobs;
 mod members;
@@ -53,6 +55,7 @@ use self::writer::RoomWriter;
 pub use self::{
     client_event::EventFormat,
     create::{InitialState, NewRoomRequest, Preset},
+    directory::{DirectoryPage, DirectoryQuery, DirectoryToken},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
     members::MEMBERSHIPS,

@@ -23,8 +23,13 @@ impl Rooms {
         self.writer(room).submit(self, group).await
     }
 
-    /// What a new room of these rules is called until its first event is made.
-    pub(crate) fn new_room(&self, rules: &'static RoomRules) -> error::Result<NewRoom> {
+    /// What a new room of these rules is called until its first event is made; `public` if it is to be in
+    /// the directory.
+    pub(crate) fn new_room(
+        &self,
+        rules: &'static RoomRules,
+        public: bool,
+    ) -> error::Result<NewRoom> {
         let mut short = [0; 8];
         self.parts().random.fill(&mut short);
         let letters = self.parts().random.letters(ROOM_ID_LETTERS);
@@ -34,6 +39,7 @@ impl Rooms {
             short: ShortRoomId(short),
             rules,
             room_id,
+            public,
         })
     }
 

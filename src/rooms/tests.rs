@@ -8,6 +8,7 @@
 )]
 
 mod cost;
+mod directory;
 mod people;
 mod reading;
 mod receive;
@@ -80,7 +81,7 @@ pub(crate) async fn public_room(rooms: &Rooms, version: &RoomVersionId) -> Owned
     ];
     rooms
         .send_first(
-            rooms.new_room(rules).unwrap(),
+            rooms.new_room(rules, false).unwrap(),
             Group {
                 drafts,
                 ..Group::default()

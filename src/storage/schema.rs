@@ -3,6 +3,7 @@
 //! A table's number and its rows' types are the disk format. Names read `<value>_by_<key>`. Keys hold
 //! short ids and keyed hashes, never names or text.
 
+mod directory;
 mod event;
 mod keys;
 mod place;
@@ -12,6 +13,7 @@ mod server;
 mod users;
 
 pub use self::{
+    directory::*,
     event::{EventHeader, EventRow, Sent, Visibility},
     keys::*,
     place::Place,
@@ -29,6 +31,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         ROOM_TABLES,
         USER_TABLES,
         KEY_TABLES,
+        DIRECTORY_TABLES,
         PROBE_TABLES,
     ];
     let mut tables = parts.concat();

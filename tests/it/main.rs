@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod context;
 mod device;
+mod directory;
 mod discovery;
 mod filter;
 mod keys;

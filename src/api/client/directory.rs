@@ -1,13 +1,120 @@
 //! Published rooms.
 
 use error::Result;
-use ruma::api::client::{
-    directory::{get_room_visibility, set_room_visibility},
-    room::Visibility,
+use rooms::{DirectoryPage, DirectoryQuery, Room};
+use ruma::{
+    RoomAliasId, ServerName, UInt,
+    api::client::{
+        directory::{
+            get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
+        },
+        room::Visibility,
+    },
+    directory::{PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork},
 };
+use storage::schema::DirectoryRow;
 
 use super::{check_not_suspended, joined_room};
 use crate::{Call, Server};
+
+/// The most rooms on a page, and how many there are on one if nobody says.
+const MOST: usize = 500;
+const PAGE: usize = 100;
+
+/// [`GET /publicRooms`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms).
+pub(super) async fn get_public_rooms(
+    server: Server,
+    call: Call<get_public_rooms::v3::Request>,
+) -> Result<get_public_rooms::v3::Response> {
+    check_here(&server, call.server.as_deref())?;
+    let query = query(call.since.as_deref(), call.limit)?;
+    let page = server.rooms.public_rooms(&query).await?;
+    let mut response = get_public_rooms::v3::Response::new(Vec::new());
+    response.next_batch = page.next.map(|token| token.to_string());
+    response.prev_batch = page.prev.map(|token| token.to_string());
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = chunk(page)?;
+    Ok(response)
+}
+
+/// [`POST /publicRooms`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms).
+pub(super) async fn get_public_rooms_filtered(
+    server: Server,
+    call: Call<get_public_rooms_filtered::v3::Request>,
+) -> Result<get_public_rooms_filtered::v3::Response> {
+    check_here(&server, call.server.as_deref())?;
+    let mut response = get_public_rooms_filtered::v3::Response::new();
+    // No bridges are here whose networks one could ask for.
+    if let RoomNetwork::ThirdParty(_) = call.room_network {
+        return Ok(response);
+    }
+    let types = call.filter.room_types.iter();
+    let types = types.map(|wanted| wanted.as_str().map(ToOwned::to_owned));
+    let query = DirectoryQuery {
+        search: call.filter.generic_search_term.clone(),
+        room_types: types.collect(),
+        ..query(call.since.as_deref(), call.limit)?
+    };
+    let page = server.rooms.public_rooms(&query).await?;
+    response.next_batch = page.next.map(|token| token.to_string());
+    response.prev_batch = page.prev.map(|token| token.to_string());
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = chunk(page)?;
+    Ok(response)
+}
+
+/// What is published on other servers has to be asked of them.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND` for any server but this.
+fn check_here(server: &Server, asked: Option<&ServerName>) -> Result<()> {
+    match asked {
+        Some(name) if name != server.rooms.server_name() => Err(error::not_found(format!(
+            "This server cannot ask {name} for its rooms"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn query(since: Option<&str>, limit: Option<UInt>) -> Result<DirectoryQuery> {
+    let since = since.map(str::parse).transpose().map_err(|_| {
+        error::invalid_param("`since` is no token that this server has given out for its directory")
+    })?;
+    let limit = limit.map_or(PAGE, |limit| {
+        usize::try_from(u64::from(limit)).unwrap_or(MOST)
+    });
+    Ok(DirectoryQuery {
+        since,
+        limit: limit.clamp(1, MOST),
+        ..DirectoryQuery::default()
+    })
+}
+
+fn chunk(page: DirectoryPage) -> Result<Vec<PublicRoomsChunk>> {
+    let rooms = page.rooms.into_iter();
+    rooms.map(|(room, row)| shown(&room, row)).collect()
+}
+
+/// A room as the directory shows it.
+fn shown(room: &Room, row: DirectoryRow) -> Result<PublicRoomsChunk> {
+    let init = PublicRoomsChunkInit {
+        num_joined_members: UInt::try_from(row.joined).map_err(error::internal)?,
+        room_id: room.room_id.clone(),
+        world_readable: row.world_readable,
+        guest_can_join: row.guest_can_join,
+    };
+    let mut chunk = PublicRoomsChunk::from(init);
+    let alias = row.canonical_alias.as_deref();
+    chunk.canonical_alias = alias.and_then(|alias| RoomAliasId::parse(alias).ok());
+    chunk.name = row.name;
+    chunk.topic = row.topic;
+    chunk.avatar_url = row.avatar_url.map(Into::into);
+    // Without join rules nobody comes in but who is invited.
+    chunk.join_rule = row.join_rule.as_deref().unwrap_or("invite").into();
+    chunk.room_type = row.room_type.map(Into::into);
+    Ok(chunk)
+}
 
 /// [`GET /directory/list/room/{roomId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid).
 pub(super) async fn get_room_visibility(

@@ -7,8 +7,8 @@ use pdu::{AuthChain, AuthSetHash, EventNumber, tree::NodeHash};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use smallvec::SmallVec;
 use storage::{
-    Found, NameHash, Reads, ShortUserId, Slot, Snapshot, Storage,
-    schema::{self, Head, Outcome, ServerRow, Totals, Visibility},
+    Found, NameHash, Reads, ShortUserId, Slot, Snapshot, Stamped, Storage,
+    schema::{self, Head, OnceRow, Outcome, ServerRow, Totals, Visibility},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     needs::Needs,
     working::{LocalUser, Working},
 };
-use crate::{Group, Room, Rooms, StateKey, StoredEvent};
+use crate::{Group, Room, Rooms, StateKey, StoredEvent, directory::Listing};
 
 /// Everything that is needed to judge these groups, from what the last batch left and from storage: one
 /// round trip for a warm room, two for a cold one.
@@ -39,6 +39,7 @@ pub(super) async fn working(
         ));
         let snapshot = rooms.snapshot().await?;
         First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
+        working.listing = Some(Listing::of_new_room(create.public));
         return Ok(working);
     }
     with_needs(rooms, room, &needs, warm).await
@@ -130,6 +131,8 @@ impl First {
         let generation = working.head.generation;
         let mut reads = Reads::new();
         let head = reads.get(&schema::HEAD_BY_ROOM, &short);
+        let unlisted = working.listing.is_none().then_some(short);
+        let listing = reads.get_all(&schema::DIRECTORY_BY_ROOM, &unlisted);
         let once: Vec<_> = needs
             .once
             .iter()
@@ -173,14 +176,7 @@ impl First {
         let graph_slot = AskedNumbers::ask(storage, short, &mut reads, needs);
 
         let answers = snapshot.read(&reads).await.map_err(error::internal)?;
-        let once_rows = answers.all(&once_slot).map_err(error::internal)?;
-        for ((name, _), rows) in once.iter().zip(once_rows.chunks(2)) {
-            if let Some(row) = rows.iter().flatten().next() {
-                working
-                    .once
-                    .insert(*name, read_answer(&row.value.value.answer)?);
-            }
-        }
+        working.take_once(&once, &answers.all(&once_slot).map_err(error::internal)?)?;
         let mut numbers = Vec::new();
         for (key, row) in state
             .into_iter()
@@ -211,6 +207,9 @@ impl First {
         working.take_users(&users, answers.all(&user_slot).map_err(error::internal)?);
         working.take_servers(servers, answers.all(&server_slot).map_err(error::internal)?);
         let graph = graph_slot.take(&answers, needs, working)?;
+        for row in answers.all(&listing).map_err(error::internal)? {
+            working.listing = Some(Listing::found(row));
+        }
         let head = answers.one(&head).map_err(error::internal)?;
         Ok(Self {
             head,
@@ -233,6 +232,21 @@ impl Working {
             .into_iter()
             .filter(|name| !self.servers.contains_key(name))
             .collect()
+    }
+
+    /// Remembers what was answered to those of these once keys that were used before.
+    fn take_once(
+        &mut self,
+        keys: &[(NameHash, [(u32, NameHash); 2])],
+        rows: &[Option<Found<Stamped<OnceRow>>>],
+    ) -> error::Result<()> {
+        for ((name, _), rows) in keys.iter().zip(rows.chunks(2)) {
+            if let Some(row) = rows.iter().flatten().next() {
+                let answer = read_answer(&row.value.value.answer)?;
+                self.once.insert(*name, answer);
+            }
+        }
+        Ok(())
     }
 
     /// Remembers who of these people has an account here.

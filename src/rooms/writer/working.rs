@@ -14,7 +14,7 @@ use storage::{
 };
 
 use super::graph::Graph;
-use crate::{Group, Room, StateKey, StoredEvent};
+use crate::{Group, Room, StateKey, StoredEvent, directory::Listing};
 
 /// How much of a room's state its writer remembers, in entries.
 const STATE_MAX: usize = 2_000;
@@ -40,6 +40,8 @@ pub(crate) struct Working {
     /// Events that drafts name; `None` where they are known not to be in this room.
     pub(crate) events: HashMap<OwnedEventId, Option<Arc<StoredEvent>>>,
     pub(crate) threads: HashMap<EventNumber, ThreadRow>,
+    /// The room's row in the directory; none if that was not read yet.
+    pub(crate) listing: Option<Listing>,
     /// For an event that came in: those that it names.
     pub(crate) graph: Graph,
     /// Answers of once keys.
@@ -73,6 +75,7 @@ impl Working {
             servers: HashMap::new(),
             events: HashMap::new(),
             threads: HashMap::new(),
+            listing: None,
             graph: Graph::default(),
             once: BTreeMap::new(),
             moved: Vec::new(),
@@ -93,6 +96,9 @@ impl Working {
     /// The batch was written: what is known now is what is stored.
     pub(crate) fn committed(&mut self) {
         self.head_raw = Some(self.head.encode().into());
+        if let Some(listing) = &mut self.listing {
+            listing.committed();
+        }
         for (_, stored) in self.auth_sets.values_mut() {
             *stored = true;
         }

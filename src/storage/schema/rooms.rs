@@ -68,8 +68,6 @@ tables! { ROOM_TABLES:
     44 ROOM_BY_ALIAS Point: NameHash => AliasRow;
     /// The local aliases of a room.
     45 ALIAS_BY_ROOM Range: (ShortRoomId, NameHash) => String;
-    /// Rooms in the public directory.
-    46 PUBLIC_ROOM Range: ShortRoomId => ();
     /// A local user's rooms, those they were only invited to and those they left too. Rooms write it.
     50 ROOM_BY_USER Range: (ShortUserId, ShortRoomId) => Stamped<UserRoomRow>;
     /// Where a local user has read to in a room: all of it, its main timeline, or the thread of a root.
