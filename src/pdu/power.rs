@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use crate::{
     auth::AuthError,
@@ -133,6 +133,22 @@ impl<'a> PowerLevels<'a> {
             Some(level) => Ok(level.into()),
             None => Ok(self.named(NamedLevel::UsersDefault)?.into()),
         }
+    }
+
+    /// Those who may have a level of their own: the room's creators, and whom the content names.
+    pub fn named_users(&self) -> Vec<OwnedUserId> {
+        let creators = self.create.content_member("additional_creators");
+        let creators = elements(creators.unwrap_or_default()).filter_map(members::string);
+        let listed = self.content.and_then(|content| find(content, "users"));
+        let listed = members::members(listed.unwrap_or_default());
+        let listed = listed.filter_map(|member| member.key_text());
+        std::iter::once(self.create.sender().to_owned())
+            .chain(
+                creators
+                    .chain(listed)
+                    .filter_map(|user| UserId::parse(user).ok()),
+            )
+            .collect()
     }
 
     /// A level that the content names directly, or its default.

@@ -2,22 +2,25 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
 
-use std::collections::HashMap;
-
-use pdu::{NamedLevel, PowerLevel, PowerLevels};
+use pdu::{NamedLevel, PowerLevels};
 use ruma::{OwnedRoomId, OwnedUserId, UserId, events::StateEventType};
 use serde::Deserialize;
 use storage::{
-    Range, Snapshot,
+    NameHash, Range, Reads, ShortRoomId, Snapshot,
     schema::{self, Membership},
 };
 
-use crate::{Room, Rooms, StateKey, StoredEvent};
+use crate::{Room, Rooms};
 
 /// Rooms of an `allow` list that are looked at.
 const ALLOWED_ROOMS_MAX: usize = 100;
-/// People of this server that are looked at for somebody who may vouch.
+/// People of this server with a level of their own that are looked at for one who may vouch.
 const VOUCHERS_MAX: usize = 100;
+/// And others, where everybody may.
+const MEMBERS_MAX: usize = 1_000;
+
+/// Where a member stands in the room's flat tables.
+type MemberKey = (ShortRoomId, schema::Generation, u8, NameHash);
 
 #[derive(Deserialize)]
 struct JoinRules {
@@ -56,12 +59,17 @@ pub(crate) async fn authoriser(
             "You are in none of the rooms whose members may join this one",
         ));
     }
-    let vouchers = local_members(rooms, snapshot, room, head.generation).await?;
-    voucher(room, &keys, &state, &vouchers)
-        .map(Some)
-        .ok_or_else(|| {
-            error::unable_to_grant_join("Nobody of this server has the power to let you in")
-        })
+    let levels = state.get(&keys[2]).map(|event| &*event.pdu);
+    let voucher = match state.get(&keys[1]) {
+        Some(create) => {
+            let power = PowerLevels::new(room.rules, &create.pdu, levels);
+            find_voucher(rooms, snapshot, room, head.generation, &power).await?
+        }
+        None => None,
+    };
+    voucher.map(Some).ok_or_else(|| {
+        error::unable_to_grant_join("Nobody of this server has the power to let you in")
+    })
 }
 
 /// Whether the user is joined to one of the rooms that open this one.
@@ -103,53 +111,55 @@ async fn is_in_one(
         .any(|row| row.value.value.membership == Membership::Join))
 }
 
-/// Joined members of this server, the first that are found.
-async fn local_members(
+/// Of this server's people in the room, one who may invite: the most powerful of those who have a level of
+/// their own, or anybody where all may. Two round trips at most.
+async fn find_voucher(
     rooms: &Rooms,
     snapshot: &Snapshot,
     room: &Room,
     generation: schema::Generation,
-) -> error::Result<Vec<StoredEvent>> {
+    power: &PowerLevels<'_>,
+) -> error::Result<Option<OwnedUserId>> {
+    let named = |level| power.named(level).map_err(error::internal);
+    let needed = named(NamedLevel::Invite)?;
+    let joined =
+        |user: NameHash| -> MemberKey { (room.short, generation, Membership::Join as u8, user) };
+    let mut strongest: Vec<_> = power
+        .named_users()
+        .into_iter()
+        .filter(|user| user.server_name() == rooms.server_name())
+        .filter_map(|user| Some((power.user(&user).ok()?, user)))
+        .filter(|(level, _)| *level >= needed.into())
+        .collect();
+    strongest.sort_by(|one, other| other.cmp(one));
+    strongest.truncate(VOUCHERS_MAX);
+    let keys: Vec<_> = strongest
+        .iter()
+        .map(|(_, user)| joined(rooms.storage().user_hash(user)))
+        .collect();
     let own = rooms.storage().server_hash(rooms.server_name());
-    let range = Range::prefix(&(room.short, generation, own)).limit(VOUCHERS_MAX);
-    let rows = snapshot
-        .multi_range(&schema::MEMBER_BY_SERVER, &[range])
-        .await?;
-    let numbers: Vec<_> = rows
+    let everybody = Range::prefix(&(room.short, generation, own)).limit(MEMBERS_MAX);
+    let mut reads = Reads::new();
+    let rows = reads.get_all(&schema::MEMBER_BY_ROOM, &keys);
+    let everybody = (named(NamedLevel::UsersDefault)? >= needed)
+        .then(|| reads.range(&schema::MEMBER_BY_SERVER, &everybody));
+    let answers = snapshot.read(&reads).await?;
+    let mut found = strongest.into_iter().zip(answers.all(&rows)?);
+    if let Some(((_, user), _)) = found.find(|(_, row)| row.is_some()) {
+        return Ok(Some(user));
+    }
+    let Some(everybody) = everybody else {
+        return Ok(None);
+    };
+    let keys: Vec<_> = answers
+        .rows(&everybody)?
+        .into_iter()
+        .map(|((.., user), _)| joined(user))
+        .collect();
+    let rows = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
+    Ok(rows
         .into_iter()
         .flatten()
-        .map(|(_, row)| (room.short, row.value))
-        .collect();
-    let rows = snapshot
-        .multi_get(&schema::EVENT_BY_NUMBER, &numbers)
-        .await?;
-    let mut members = Vec::new();
-    for ((_, number), row) in numbers.into_iter().zip(rows) {
-        let Some(row) = row else { continue };
-        let event = StoredEvent::from_row(number, row.value, room.rules, false)?;
-        if event.member().membership == Some(Membership::Join) {
-            members.push(event);
-        }
-    }
-    Ok(members)
-}
-
-/// The one of these members with the most power, if it is enough to invite.
-fn voucher(
-    room: &Room,
-    keys: &[StateKey; 3],
-    state: &HashMap<StateKey, StoredEvent>,
-    members: &[StoredEvent],
-) -> Option<OwnedUserId> {
-    let create = state.get(&keys[1])?;
-    let levels = state.get(&keys[2]).map(|event| &*event.pdu);
-    let power = PowerLevels::new(room.rules, &create.pdu, levels);
-    let needed = PowerLevel::from(power.named(NamedLevel::Invite).ok()?);
-    members
-        .iter()
-        .filter_map(|member| UserId::parse(member.header.state_key.as_deref()?).ok())
-        .filter_map(|user| Some((power.user(&user).ok()?, user)))
-        .filter(|(level, _)| *level >= needed)
-        .max_by_key(|(level, _)| *level)
-        .map(|(_, user)| user)
+        .filter_map(|row| UserId::parse(row.value.user_id).ok())
+        .find(|user| matches!(power.user(user), Ok(level) if level >= needed.into())))
 }

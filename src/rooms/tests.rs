@@ -12,6 +12,7 @@ mod directory;
 mod people;
 mod reading;
 mod receive;
+mod restricted;
 mod visibility;
 
 use std::sync::Arc;
