@@ -12,6 +12,7 @@ mod directory;
 mod discovery;
 mod filter;
 mod keys;
+mod knock;
 mod membership;
 mod message;
 mod presence;
