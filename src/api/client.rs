@@ -150,6 +150,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(room::aliases)
         .endpoint(room::create_room)
         .endpoint(room::get_room_event)
+        .endpoint(room::upgrade_room)
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)

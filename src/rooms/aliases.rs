@@ -15,6 +15,11 @@ use crate::{Draft, Group, MoreRows, Room, Rooms, draft::NewRoom, membership::jso
 /// Aliases that one room may have here.
 const ALIASES_MAX: usize = 1_000;
 
+/// Aliases that are pointed to another room together.
+const MOVED_AT_ONCE: usize = 200;
+/// Tries to do so, and rounds of it.
+const TRIES_MAX: usize = 40;
+
 impl Rooms {
     /// What an alias of this server points to.
     pub async fn find_alias(&self, alias: &RoomAliasId) -> error::Result<Option<AliasRow>> {
@@ -192,6 +197,44 @@ impl Rooms {
         batch.expect_absent(&schema::ROOM_BY_ALIAS, &name);
         batch.put(&schema::ROOM_BY_ALIAS, &name, &row);
         batch.put(&schema::ALIAS_BY_ROOM, &(room, name), &alias.to_string());
+    }
+
+    /// Points the aliases of one room to another.
+    pub(crate) async fn move_aliases(&self, from: &Room, to: &Room) -> error::Result<()> {
+        for _ in 0..TRIES_MAX {
+            let snapshot = self.snapshot().await?;
+            let range = Range::prefix(&(from.short,)).limit(MOVED_AT_ONCE);
+            let rows = snapshot
+                .multi_range(&schema::ALIAS_BY_ROOM, &[range])
+                .await?;
+            let names: Vec<_> = rows
+                .into_iter()
+                .flatten()
+                .map(|((_, name), _)| name)
+                .collect();
+            if names.is_empty() {
+                return Ok(());
+            }
+            let rows = snapshot.multi_get(&schema::ROOM_BY_ALIAS, &names).await?;
+            let mut batch = Batch::new();
+            for (name, row) in names.into_iter().zip(rows) {
+                batch.delete(&schema::ALIAS_BY_ROOM, &(from.short, name));
+                let Some(row) = row else { continue };
+                batch.expect_equals(&schema::ROOM_BY_ALIAS, &name, &row.raw);
+                let alias = row.value.alias.clone();
+                let moved = AliasRow {
+                    room_id: to.room_id.to_string(),
+                    ..row.value
+                };
+                batch.put(&schema::ROOM_BY_ALIAS, &name, &moved);
+                batch.put(&schema::ALIAS_BY_ROOM, &(to.short, name), &alias);
+            }
+            match self.storage().commit(batch).await {
+                Ok(_) | Err(CommitError::Conflict(_) | CommitError::Unknown) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(error::internal("the aliases of a room change too fast"))
     }
 
     /// The rows of a new room's alias.

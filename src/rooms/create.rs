@@ -109,9 +109,11 @@ impl Rooms {
             Preset::TrustedPrivateChat => invite.as_slice(),
             Preset::PrivateChat | Preset::PublicChat => &[],
         };
-        let create = self.create_draft(rules, &mut request, admins)?;
-        let mut drafts = vec![create];
-        drafts.push(self.creator_joins(&request).await?);
+        let content = std::mem::take(&mut request.creation_content);
+        let mut drafts = vec![
+            self.create_draft(rules, &request.creator, content, admins)?,
+            self.creator_joins(&request.creator).await?,
+        ];
         drafts.extend(first_state(rules, &request, admins, alias.as_deref())?);
         let later = invite.split_off(invite.len().min(INVITES_AT_ONCE));
         drafts.extend(self.invites(&request, &invite).await?);
@@ -172,38 +174,48 @@ impl Rooms {
         }
     }
 
-    fn create_draft(
+    /// The first event of a room.
+    pub(crate) fn create_draft(
         &self,
         rules: &RoomRules,
-        request: &mut NewRoomRequest,
+        creator: &UserId,
+        mut content: Map<String, Value>,
         admins: &[OwnedUserId],
     ) -> error::Result<Draft> {
-        let mut content = std::mem::take(&mut request.creation_content);
         content.insert("room_version".to_owned(), json!(rules.version()));
         if rules.has_creator_field() {
-            content.insert("creator".to_owned(), json!(request.creator));
+            content.insert("creator".to_owned(), json!(creator));
         } else {
             content.remove("creator");
         }
         if rules.room_id_is_create_event_id() {
-            let creators = additional_creators(&request.creator, &content, admins)?;
+            let creators = additional_creators(creator, &content, admins)?;
             if !creators.is_empty() {
                 content.insert("additional_creators".to_owned(), json!(creators));
             }
         }
-        let mut draft = state(request, "m.room.create", "", content)?;
+        let content = json_content(content)?;
+        let mut draft = Draft::state(creator.to_owned(), "m.room.create", "", content);
         // Rooms that are named by their first event must not be made alike in the same millisecond.
         draft.origin_server_ts = Some(self.unique_time());
         Ok(draft)
     }
 
-    async fn creator_joins(&self, request: &NewRoomRequest) -> error::Result<Draft> {
+    /// The second event of a room.
+    pub(crate) async fn creator_joins(&self, creator: &OwnedUserId) -> error::Result<Draft> {
         let snapshot = self.snapshot().await?;
-        let creator = std::slice::from_ref(&request.creator);
-        let mut profiles = self.profiles(&snapshot, creator).await?;
-        let mut content = profiles.remove(&request.creator).unwrap_or_default();
+        let mut profiles = self
+            .profiles(&snapshot, std::slice::from_ref(creator))
+            .await?;
+        let mut content = profiles.remove(creator).unwrap_or_default();
         content.insert("membership".to_owned(), json!("join"));
-        state(request, "m.room.member", request.creator.as_str(), content)
+        let content = json_content(content)?;
+        Ok(Draft::state(
+            creator.clone(),
+            "m.room.member",
+            creator.as_str(),
+            content,
+        ))
     }
 
     async fn invites(

@@ -18,6 +18,7 @@ use crate::{
     Draft, Group, Rooms, Said,
     directory::LOOK_AGAIN,
     membership::json_content,
+    upgrade::{CARRY_OVER, UPGRADE},
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
 };
 
@@ -73,6 +74,8 @@ impl Rooms {
                 self.tell_device_list(UserJob::from_row(&row.value)?.user)
                     .await
             }
+            UPGRADE => self.finish_upgrade(&row.value).await,
+            CARRY_OVER => self.carry_over(&row.value).await,
             LOOK_AGAIN => self.list_again(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
             _ => return Ok(()),
@@ -170,7 +173,7 @@ impl Rooms {
 }
 
 /// What a room's rules do not allow now, they will not allow later either: there is nothing left to do.
-fn unless_forbidden<T>(result: error::Result<T>) -> error::Result<()> {
+pub(crate) fn unless_forbidden<T>(result: error::Result<T>) -> error::Result<()> {
     match result {
         Err(error) if error.status().is_server_error() => Err(error),
         _ => Ok(()),

@@ -35,6 +35,7 @@ mod tests;
 mod timeline;
 mod typing;
 mod unread;
+mod upgrade;
 mod viewer;
 mod visibility;
 mod writer;
@@ -70,6 +71,7 @@ pub use self::{
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
     unread::{Count, Unread},
+    upgrade::UpgradeRequest,
     viewer::{Look, Until, Viewer, membership_of},
 };
 

@@ -9,7 +9,7 @@
 
 mod cost;
 mod directory;
-mod people;
+pub(crate) mod people;
 mod reading;
 mod receive;
 mod restricted;

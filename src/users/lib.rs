@@ -12,6 +12,7 @@
 mod account;
 mod account_data;
 mod authenticate;
+mod carry_over;
 mod change;
 mod device;
 mod failures;
@@ -50,6 +51,7 @@ pub use self::{
     account::{Account, NewAccount},
     account_data::AccountData,
     authenticate::{Requester, Seen},
+    carry_over::{NamedRoom, carry_over},
     device::Device,
     keys::{
         Backup, BackupKey, BackupKeys, BackupScope, BackupState, ClaimedKeys, CrossSigningUpload,

@@ -229,7 +229,7 @@ impl Users {
     }
 }
 
-fn to_json(rules: &Ruleset) -> Result<String> {
+pub(crate) fn to_json(rules: &Ruleset) -> Result<String> {
     serde_json::to_string(&ContentRef { global: rules }).map_err(error::internal)
 }
 

@@ -31,6 +31,7 @@ mod tag;
 mod to_device;
 mod typing;
 mod unread;
+mod upgrade;
 mod visibility;
 
 use harness::Server;

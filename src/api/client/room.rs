@@ -1,13 +1,13 @@
 //! Rooms: making them, and what they are called.
 
 use error::Result;
-use rooms::{InitialState, NewRoomRequest, Preset};
+use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
 use ruma::{
     OwnedRoomAliasId, RoomAliasId,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
-        get_room_event,
+        get_room_event, upgrade_room,
     },
     serde::Raw,
 };
@@ -71,6 +71,23 @@ pub(super) async fn create_room(
     };
     let room_id = server.rooms.create(new).await?;
     Ok(create_room::v3::Response::new(room_id))
+}
+
+/// [`POST /rooms/{roomId}/upgrade`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidupgrade).
+pub(super) async fn upgrade_room(
+    server: Server,
+    call: Call<upgrade_room::v3::Request>,
+) -> Result<upgrade_room::v3::Response> {
+    check_not_suspended(&call.caller)?;
+    check_not_guest(&call.caller)?;
+    let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
+    let upgrade = UpgradeRequest {
+        user: call.caller.user_id.clone(),
+        version: call.request.new_version,
+        additional_creators: call.request.additional_creators,
+    };
+    let replacement = server.rooms.upgrade(&room, upgrade).await?;
+    Ok(upgrade_room::v3::Response::new(replacement))
 }
 
 /// [`GET /rooms/{roomId}/aliases`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidaliases).

@@ -7,7 +7,7 @@ use storage::{
 };
 
 use super::Writing;
-use crate::{StoredEvent, format::stripped, writer::STRIPPED_STATE};
+use crate::{StoredEvent, format::stripped, upgrade::leave_carry_over, writer::STRIPPED_STATE};
 
 impl Writing<'_> {
     /// A changed membership of a person of ours.
@@ -49,6 +49,9 @@ impl Writing<'_> {
             };
             let key = (local.short, short, ReadScope::Room);
             self.batch.put(&schema::READ_BY_USER_ROOM, &key, &read);
+            if let Some(create) = self.working.current(&StateEventType::RoomCreate, "") {
+                leave_carry_over(self.storage, self.batch, create, local.short);
+            }
         }
         let change_key = (local.short, Position::pending(self.index));
         self.batch.put(
