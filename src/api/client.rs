@@ -72,6 +72,8 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(backup::get_backup_keys_for_session)
         .endpoint(backup::get_latest_backup_info)
         .endpoint(backup::update_backup_version)
+        .endpoint(config::delete_global_account_data)
+        .endpoint(config::delete_room_account_data)
         .endpoint(config::get_global_account_data)
         .endpoint(config::get_room_account_data)
         .endpoint(config::set_global_account_data)

@@ -268,7 +268,10 @@ impl Syncs {
             let rows = snapshot
                 .multi_range(&schema::ACCOUNT_DATA_BY_USER, &[range])
                 .await?;
-            let later = |row: &Stamped<AccountDataRow>| since.is_none_or(|at| row.position > at);
+            let later = |row: &Stamped<AccountDataRow>| match since {
+                Some(since) => row.position > since,
+                None => !users::says_nothing(&row.value),
+            };
             for ((_, room, _), row) in rows.into_iter().flatten() {
                 if later(&row.value) {
                     data.entry(room).or_default().push(row.value.value);

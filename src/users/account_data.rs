@@ -111,8 +111,28 @@ impl Users {
         }
     }
 
-    /// Account data of a user, of a room or global (`None`). Push rules are there even if nobody ever
-    /// set them.
+    /// MSC3391: takes account data back; none there is no error. The empty row that stays tells devices.
+    ///
+    /// # Errors
+    ///
+    /// 405 `M_BAD_JSON` for types that the server controls.
+    pub async fn delete_account_data(
+        &self,
+        user: ShortUserId,
+        room: Option<ShortRoomId>,
+        event_type: &str,
+    ) -> Result<()> {
+        let found = self.find_account_data(user, room, event_type).await?;
+        if found.is_none() && !SERVER_CONTROLLED.contains(&event_type) {
+            return Ok(());
+        }
+        let nothing = RawValue::from_string("{}".to_owned()).map_err(error::internal)?;
+        self.set_account_data(user, room, event_type, &nothing)
+            .await
+    }
+
+    /// Account data of a user, of a room or global (`None`), if it says anything. Push rules are there
+    /// even if nobody ever set them.
     pub async fn find_account_data(
         &self,
         user: ShortUserId,
@@ -128,7 +148,9 @@ impl Users {
         let answers = self.snapshot().await?.read(&reads).await?;
         answers
             .one(&row)?
-            .map(|found| AccountData::new(found.value.value))
+            .map(|found| found.value.value)
+            .filter(|row| !says_nothing(row))
+            .map(AccountData::new)
             .transpose()
     }
 
@@ -147,13 +169,26 @@ impl Users {
         let mut all = rows
             .into_iter()
             .flatten()
-            .map(|(_, found)| AccountData::new(found.value.value))
+            .map(|(_, found)| found.value.value)
+            .filter(|row| !says_nothing(row))
+            .map(AccountData::new)
             .collect::<Result<Vec<_>>>()?;
         if room.is_none() && !all.iter().any(|data| data.event_type == push_rules::TYPE) {
             all.push(self.push_rules_data(user).await?);
         }
         Ok(all)
     }
+}
+
+/// Whether account data is as good as none.
+///
+/// NOTSPEC: an empty object is, as MSC3391 has it; the specification knows no way to take account data back.
+pub fn says_nothing(row: &AccountDataRow) -> bool {
+    let json = row.json.trim();
+    let inside = json
+        .strip_prefix('{')
+        .and_then(|json| json.strip_suffix('}'));
+    inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
 /// Puts account data, and the word of it, into a batch that changes nothing else of the user.

@@ -117,3 +117,53 @@ async fn only_objects_are_data() {
     }
     alice.get(&path).await.refused(404, "M_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn what_is_taken_back_or_empty_is_not_there() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    let kind = "org.example.colour";
+    let global = format!("/user/{}/account_data/{kind}", alice.id);
+    let of_room = format!("/user/{}/rooms/{room}/account_data/{kind}", alice.id);
+    for (path, room) in [(&global, None), (&of_room, Some(&room))] {
+        let unstable = format!("/_matrix/client/unstable/org.matrix.msc3391{path}");
+        let delete = async |user: &harness::User| {
+            let nothing = json!({});
+            user.ask(reqwest::Method::DELETE, &unstable, Some(&nothing))
+                .await
+        };
+        let told = |sync: &harness::Sync| {
+            let list = match room {
+                None => &sync.body["account_data"],
+                Some(room) => &sync.joined(room)["account_data"],
+            };
+            data(list, kind).cloned()
+        };
+        // There being nothing is no error, and no news.
+        let since = alice.sync(None).await.next_batch();
+        delete(&alice).await.ok();
+        assert_eq!(told(&alice.sync(Some(&since)).await), None);
+        for by_delete in [true, false] {
+            alice.put(path, json!({"colour": "green"})).await.ok();
+            delete(&bob).await.refused(403, "M_FORBIDDEN");
+            let first = alice.sync(None).await;
+            assert_eq!(told(&first), Some(json!({"colour": "green"})));
+            if by_delete {
+                delete(&alice).await.ok();
+            } else {
+                alice.put(path, json!({})).await.ok();
+            }
+            alice.get(path).await.refused(404, "M_NOT_FOUND");
+            let sync = alice.sync(Some(&first.next_batch())).await;
+            assert_eq!(told(&sync), Some(json!({})));
+            assert_eq!(told(&alice.sync(None).await), None);
+        }
+    }
+    let marker = format!("/user/{}/rooms/{room}/account_data/m.fully_read", alice.id);
+    let unstable = format!("/_matrix/client/unstable/org.matrix.msc3391{marker}");
+    alice
+        .ask(reqwest::Method::DELETE, &unstable, Some(&json!({})))
+        .await
+        .refused(405, "M_BAD_JSON");
+}

@@ -16,6 +16,7 @@ async fn tells_its_versions_to_anyone() {
         list(&versions, "versions").iter().any(|v| v == "v1.11"),
         "{versions}"
     );
+    assert_eq!(versions["unstable_features"]["org.matrix.msc3391"], true);
 }
 
 #[tokio::test]

@@ -16,6 +16,97 @@ use users::Requester;
 use super::check_own;
 use crate::{Call, Server};
 
+/// MSC3391: taking global account data back.
+pub(super) mod delete_global_account_data {
+    pub(crate) mod unstable {
+        use ruma::{
+            OwnedUserId,
+            api::{auth_scheme::AccessToken, request, response},
+            metadata,
+        };
+
+        metadata! {
+            method: DELETE,
+            rate_limited: true,
+            authentication: AccessToken,
+            path: "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{event_type}",
+        }
+
+        /// Whose, and of which type.
+        #[request]
+        pub(crate) struct Request {
+            #[ruma_api(path)]
+            pub(crate) user_id: OwnedUserId,
+            #[ruma_api(path)]
+            pub(crate) event_type: String,
+        }
+
+        /// Nothing to say.
+        #[response]
+        pub(crate) struct Response {}
+    }
+}
+
+/// MSC3391: taking account data of a room back.
+pub(super) mod delete_room_account_data {
+    pub(crate) mod unstable {
+        use ruma::{
+            OwnedRoomId, OwnedUserId,
+            api::{auth_scheme::AccessToken, request, response},
+            metadata,
+        };
+
+        metadata! {
+            method: DELETE,
+            rate_limited: true,
+            authentication: AccessToken,
+            path: "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+        }
+
+        /// Whose, of which room and of which type.
+        #[request]
+        pub(crate) struct Request {
+            #[ruma_api(path)]
+            pub(crate) user_id: OwnedUserId,
+            #[ruma_api(path)]
+            pub(crate) room_id: OwnedRoomId,
+            #[ruma_api(path)]
+            pub(crate) event_type: String,
+        }
+
+        /// Nothing to say.
+        #[response]
+        pub(crate) struct Response {}
+    }
+}
+
+/// `DELETE /user/{userId}/account_data/{type}` of MSC3391.
+pub(super) async fn delete_global_account_data(
+    server: Server,
+    call: Call<delete_global_account_data::unstable::Request>,
+) -> Result<delete_global_account_data::unstable::Response> {
+    check_own(&call.caller, &call.user_id)?;
+    let users = &server.users;
+    users
+        .delete_account_data(call.caller.user, None, &call.event_type)
+        .await?;
+    Ok(delete_global_account_data::unstable::Response {})
+}
+
+/// `DELETE /user/{userId}/rooms/{roomId}/account_data/{type}` of MSC3391.
+pub(super) async fn delete_room_account_data(
+    server: Server,
+    call: Call<delete_room_account_data::unstable::Request>,
+) -> Result<delete_room_account_data::unstable::Response> {
+    check_own(&call.caller, &call.user_id)?;
+    let room = own_room(&server, &call.caller, &call.room_id).await?;
+    let users = &server.users;
+    users
+        .delete_account_data(call.caller.user, Some(room), &call.event_type)
+        .await?;
+    Ok(delete_room_account_data::unstable::Response {})
+}
+
 /// [`GET /user/{userId}/account_data/{type}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3useruseridaccount_datatype).
 pub(super) async fn get_global_account_data(
     server: Server,

@@ -29,13 +29,21 @@ const VERSIONS: &[&str] = &[
     "v1.11",
 ];
 
+/// What is there before the specification has it: names that clients ask for before they use it.
+const UNSTABLE: &[&str] = &["org.matrix.msc3391"];
+
 /// [`GET /_matrix/client/versions`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions).
 pub(super) async fn get_supported_versions(
     _: Server,
     _: Call<get_supported_versions::Request>,
 ) -> Result<get_supported_versions::Response> {
     let versions = VERSIONS.iter().map(ToString::to_string).collect();
-    Ok(get_supported_versions::Response::new(versions))
+    let mut response = get_supported_versions::Response::new(versions);
+    response.unstable_features = UNSTABLE
+        .iter()
+        .map(|name| (name.to_string(), true))
+        .collect();
+    Ok(response)
 }
 
 /// [`GET /capabilities`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities).
