@@ -56,6 +56,11 @@ pub trait Scheme: AuthScheme {
     /// The scheme, as a value.
     const AUTHENTICATION: Authentication;
 
+    /// Whether the caller is a guest.
+    fn is_guest(_: &Self::Caller) -> bool {
+        false
+    }
+
     /// Proves the caller and reads the body. Whoever can be refused without reading the body is.
     fn prove(
         server: &Server,
@@ -97,6 +102,10 @@ impl Scheme for AccessToken {
     type Caller = Arc<Requester>;
     const AUTHENTICATION: Authentication = Authentication::AccessToken;
 
+    fn is_guest(caller: &Arc<Requester>) -> bool {
+        caller.guest
+    }
+
     async fn prove(
         server: &Server,
         head: &request::Parts,
@@ -112,6 +121,10 @@ impl Scheme for AccessToken {
 impl Scheme for AccessTokenOptional {
     type Caller = Option<Arc<Requester>>;
     const AUTHENTICATION: Authentication = Authentication::OptionalAccessToken;
+
+    fn is_guest(caller: &Option<Arc<Requester>>) -> bool {
+        caller.as_ref().is_some_and(|caller| caller.guest)
+    }
 
     async fn prove(
         server: &Server,

@@ -184,18 +184,6 @@ fn check_not_suspended(requester: &Requester) -> Result<()> {
     Ok(())
 }
 
-/// Guests may not do this.
-///
-/// # Errors
-///
-/// 403 `M_GUEST_ACCESS_FORBIDDEN`.
-fn check_not_guest(requester: &Requester) -> Result<()> {
-    if requester.guest {
-        return Err(error::guest_access_forbidden("Guests may not do this"));
-    }
-    Ok(())
-}
-
 /// A room that the user is in.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use ruma::api::{
 use crate::{
     Body, Server,
     authenticate::{self, Authentication, Scheme},
-    body,
+    body, guests,
     parse::{self, Arguments},
 };
 
@@ -272,6 +272,9 @@ where
 {
     let (head, body) = request.into_parts();
     let (caller, body) = R::Authentication::prove(server, &head, body).await?;
+    if R::Authentication::is_guest(&caller) {
+        guests::check(named(std::any::type_name::<R>()).1)?;
+    }
     let request = parse::parse::<R>(head, &body, &arguments, check)?;
     Ok(Call {
         caller,

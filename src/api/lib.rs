@@ -14,6 +14,7 @@ mod body;
 mod client;
 pub mod control;
 pub mod endpoint;
+mod guests;
 pub mod health;
 mod json;
 mod parse;

@@ -145,7 +145,9 @@ impl Writing<'_> {
             }
             Some(written) => {
                 self.working.head.generation = written.generation;
-                crate::directory::look_again(self.storage, self.batch, self.working.room.short);
+                let short = self.working.room.short;
+                crate::directory::look_again(self.storage, self.batch, short);
+                crate::guests::leave_job(self.storage, self.batch, short);
                 for entry in &judged.change.entries {
                     self.our_member(entry);
                 }
@@ -288,6 +290,11 @@ impl Writing<'_> {
             ruma::events::StateEventType::RoomHistoryVisibility if state_key.is_empty() => {
                 let pdu = entry.after.as_ref().map(|event| event.pdu.as_ref());
                 self.working.head.visibility = crate::writer::visibility_of(pdu);
+            }
+            ruma::events::StateEventType::RoomGuestAccess if state_key.is_empty() => {
+                let (before, after) = (entry.before.as_deref(), entry.after.as_deref());
+                let short = self.working.room.short;
+                crate::guests::changed(self.storage, self.batch, short, before, after);
             }
             _ => {}
         }

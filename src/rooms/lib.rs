@@ -16,6 +16,7 @@ mod event;
 pub mod event_filter;
 mod fold;
 mod format;
+mod guests;
 mod jobs;
 mod members;
 mod membership;

@@ -17,6 +17,7 @@ mod change;
 mod device;
 mod failures;
 mod filter;
+mod guest;
 pub mod job;
 mod jwt;
 mod keys;

@@ -30,6 +30,8 @@ pub struct Registration<'a> {
     pub inhibit_login: bool,
     /// What proves that they may.
     pub auth: Option<&'a AuthData>,
+    /// The access token of a guest who is to get an account of their own under their name.
+    pub guest_access_token: Option<&'a str>,
 }
 
 /// Without the password.
@@ -64,12 +66,17 @@ impl Users {
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
     pub async fn register(&self, registration: Registration<'_>) -> Result<Registered> {
         let flows = self.registration_flows()?;
-        let user_id = match registration.username {
-            Some(username) => {
+        let guest = match registration.guest_access_token {
+            Some(token) => Some(self.guest(token, registration.username).await?),
+            None => None,
+        };
+        let user_id = match (&guest, registration.username) {
+            (Some(guest), _) => guest.user_id.clone(),
+            (None, Some(username)) => {
                 self.check_available(username).await?;
                 localpart::new_user_id(username, &self.0.server_name)?
             }
-            None => localpart::new_user_id(&self.draw_name(), &self.0.server_name)?,
+            (None, None) => localpart::new_user_id(&self.draw_name(), &self.0.server_name)?,
         };
         if let Some(password) = registration.password {
             self.0.passwords.check_strength(password)?;
@@ -85,35 +92,17 @@ impl Users {
         };
         let hash = self.0.passwords.hash(password).await?;
         let device = (!registration.inhibit_login).then_some(registration.device);
+        if let Some(guest) = guest {
+            let token = proven.registration_token;
+            let registered = self.end_guest(&guest, hash, device, token).await?;
+            self.end_interaction(&proven);
+            return Ok(registered);
+        }
         let row = new_row(&user_id, Some(hash), self.now());
         let (_, registered) = self
             .make_account(&user_id, row, device, proven.registration_token)
             .await?;
         self.end_interaction(&proven);
-        Ok(registered)
-    }
-
-    /// Makes an account for a guest, who has no password and logs in once ([spec]).
-    ///
-    /// # Errors
-    ///
-    /// 403 `M_GUEST_ACCESS_FORBIDDEN` unless the operator lets guests in.
-    ///
-    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#guest-access
-    pub async fn register_guest(&self, display_name: Option<String>) -> Result<Registered> {
-        if !self.0.settings.registration.guests {
-            return Err(error::guest_access_forbidden(
-                "This server does not let guests in",
-            ));
-        }
-        let user_id = localpart::new_user_id(&self.draw_name(), &self.0.server_name)?;
-        let device = NewDevice {
-            display_name,
-            ..NewDevice::default()
-        };
-        let mut row = new_row(&user_id, None, self.now());
-        row.guest = true;
-        let (_, registered) = self.make_account(&user_id, row, Some(device), None).await?;
         Ok(registered)
     }
 
@@ -166,7 +155,7 @@ impl Users {
     }
 
     /// Forgets the first token if the account just made used it.
-    async fn settle_first_token(&self, user: ShortUserId) -> Result<()> {
+    pub(crate) async fn settle_first_token(&self, user: ShortUserId) -> Result<()> {
         if self.first_token().is_some()
             && self
                 .find_account_of(user)
@@ -194,7 +183,7 @@ impl Users {
         Ok(flows)
     }
 
-    fn draw_name(&self) -> String {
+    pub(crate) fn draw_name(&self) -> String {
         let mut bytes = [0; NAME_LETTERS];
         self.0.random.fill(&mut bytes);
         bytes

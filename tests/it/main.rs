@@ -11,6 +11,7 @@ mod device;
 mod directory;
 mod discovery;
 mod filter;
+mod guest;
 mod keys;
 mod knock;
 mod membership;

@@ -37,6 +37,7 @@ pub(super) async fn register(
                 device,
                 inhibit_login: request.inhibit_login,
                 auth: request.auth.as_ref(),
+                guest_access_token: request.guest_access_token.as_deref(),
             };
             server.users.register(registration).await?
         }

@@ -17,8 +17,9 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 use storage::schema::Membership;
+use users::Requester;
 
-use super::{check_not_guest, check_not_suspended, reading::Reading, room::no_third_parties};
+use super::{check_not_suspended, reading::Reading, room::no_third_parties};
 use crate::{Call, Server, endpoint::Written};
 
 /// [`POST /rooms/{roomId}/join`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin).
@@ -30,7 +31,7 @@ pub(super) async fn join_room_by_id(
     let said = said_in(&call.body)?;
     let request = call.request;
     let room = known_room(&server, &request.room_id).await?;
-    server.rooms.join(&room, &call.caller.user_id, said).await?;
+    join(&server, &room, &call.caller, said).await?;
     Ok(join_room_by_id::v3::Response::new(request.room_id))
 }
 
@@ -43,8 +44,17 @@ pub(super) async fn join_room_by_id_or_alias(
     let said = said_in(&call.body)?;
     let room_id = resolve(&server, &call.room_id_or_alias).await?;
     let room = known_room(&server, &room_id).await?;
-    server.rooms.join(&room, &call.caller.user_id, said).await?;
+    join(&server, &room, &call.caller, said).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
+}
+
+async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Said) -> Result<()> {
+    if requester.guest && !server.rooms.lets_guests_in(room).await? {
+        return Err(error::guest_access_forbidden(
+            "Guests may not join this room: its `guest_access` is not `can_join`",
+        ));
+    }
+    server.rooms.join(room, &requester.user_id, said).await
 }
 
 /// [`POST /rooms/{roomId}/leave`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave).
@@ -68,7 +78,6 @@ pub(super) async fn invite_user(
     call: Call<invite_user::v3::Request>,
 ) -> Result<invite_user::v3::Response> {
     check_not_suspended(&call.caller)?;
-    check_not_guest(&call.caller)?;
     let request = call.request;
     let InvitationRecipient::UserId(invitee) = request.recipient else {
         return Err(no_third_parties());

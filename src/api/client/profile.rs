@@ -9,6 +9,7 @@ use ruma::{
     },
 };
 use serde_json::json;
+use users::Requester;
 
 use super::check_own;
 use crate::{Call, Server, endpoint::Written};
@@ -45,6 +46,7 @@ pub(super) async fn set_profile_field(
 ) -> Result<set_profile_field::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
     let field = call.value.field_name();
+    check_guest(&call.caller, field.as_str())?;
     let value = call.value.value().into_owned();
     server
         .users
@@ -59,11 +61,22 @@ pub(super) async fn delete_profile_field(
     call: Call<delete_profile_field::v3::Request>,
 ) -> Result<delete_profile_field::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
+    check_guest(&call.caller, call.field.as_str())?;
     server
         .users
         .delete_profile_field(call.caller.user, call.field.as_str())
         .await?;
     Ok(delete_profile_field::v3::Response::new())
+}
+
+/// Guests may change their display name only.
+fn check_guest(requester: &Requester, field: &str) -> Result<()> {
+    if requester.guest && field != "displayname" {
+        return Err(error::guest_access_forbidden(
+            "Guests may change nothing of their profile but `displayname`",
+        ));
+    }
+    Ok(())
 }
 
 async fn find(

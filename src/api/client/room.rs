@@ -14,7 +14,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{check_not_guest, check_not_suspended, joined_room, reading::Reading};
+use super::{check_not_suspended, joined_room, reading::Reading};
 use crate::{Call, Server};
 
 /// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
@@ -23,7 +23,6 @@ pub(super) async fn create_room(
     call: Call<create_room::v3::Request>,
 ) -> Result<create_room::v3::Response> {
     check_not_suspended(&call.caller)?;
-    check_not_guest(&call.caller)?;
     let request = call.request;
     if !request.invite_3pid.is_empty() {
         return Err(no_third_parties());
@@ -79,7 +78,6 @@ pub(super) async fn upgrade_room(
     call: Call<upgrade_room::v3::Request>,
 ) -> Result<upgrade_room::v3::Response> {
     check_not_suspended(&call.caller)?;
-    check_not_guest(&call.caller)?;
     let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
     let upgrade = UpgradeRequest {
         user: call.caller.user_id.clone(),
@@ -95,8 +93,8 @@ pub(super) async fn aliases(
     server: Server,
     call: Call<aliases::v3::Request>,
 ) -> Result<aliases::v3::Response> {
-    let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
-    let found = server.rooms.aliases(&room).await?;
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let found = server.rooms.aliases(&reading.room).await?;
     let found = found
         .iter()
         .map(RoomAliasId::parse)

@@ -8,7 +8,7 @@ use storage::{
     schema::{self, DirectoryRow},
 };
 
-use crate::writer::Entry;
+use crate::{guests, writer::Entry};
 
 /// A room's row in the directory: as it is stored, and as it is to be.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ pub(super) fn show(
         StateEventType::RoomAvatar => row.avatar_url = text("url"),
         StateEventType::RoomJoinRules => row.join_rule = text("join_rule"),
         StateEventType::RoomGuestAccess => {
-            row.guest_can_join = text("guest_access").as_deref() == Some("can_join");
+            row.guest_can_join = content.is_some_and(guests::can_join);
         }
         StateEventType::RoomHistoryVisibility => {
             let visibility = text("history_visibility");
