@@ -7,6 +7,15 @@ use ruma::{EventId, OwnedEventId, OwnedUserId};
 use serde::Deserialize;
 use storage::schema::{EventHeader, EventRow, Membership};
 
+/// The types of events that the default push rules count.
+const COUNTED: [&str; 5] = [
+    "m.room.message",
+    "m.room.encrypted",
+    "m.call.invite",
+    "org.matrix.msc3381.poll.start",
+    "org.matrix.msc3381.poll.end",
+];
+
 /// An event of a room, in memory.
 #[derive(Clone, Debug)]
 pub struct StoredEvent {
@@ -159,13 +168,13 @@ impl Mentions {
         }
     }
 
-    /// Whether the default push rules (`.m.rule.message`, `.m.rule.encrypted`, `.m.rule.call`, their
-    /// one-to-one forms) count it as a notification for everyone but its sender. As push rules do, this
+    /// Whether the default push rules (`.m.rule.message`, `.m.rule.encrypted`, `.m.rule.call`, MSC3930's
+    /// for polls, their one-to-one forms) count it as a notification for everyone but its sender. As push rules do, this
     /// takes no notice of the case of letters, nor of whether the event is state.
     pub(crate) fn counts(&self, event_type: &str) -> bool {
         !self.edit
             && !self.is_silent(event_type)
-            && ["m.room.message", "m.room.encrypted", "m.call.invite"]
+            && COUNTED
                 .iter()
                 .any(|counted| event_type.eq_ignore_ascii_case(counted))
     }

@@ -60,7 +60,7 @@ pub use self::{
     },
     login::{LoggedIn, NewDevice},
     profile::MAX_PROFILE,
-    push_rules::{TYPE as PUSH_RULES, ruleset},
+    push_rules::{TYPE as PUSH_RULES, default_rules, ruleset},
     refresh::Refreshed,
     registration::{Registered, Registration},
     registration_token::NewRegistrationToken,

@@ -7,7 +7,12 @@ use error::Result;
 use http::StatusCode;
 use ruma::{
     UserId,
-    push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
+    push::{
+        Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
+        InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError,
+        RoomMemberCountConditionData, RoomMemberCountIs, RuleKind, Ruleset, SoundTweakValue, Tweak,
+    },
+    uint,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -42,6 +47,42 @@ pub(crate) struct Stored {
     pub(crate) row: Option<Found<Stamped<AccountDataRow>>>,
 }
 
+/// The rules that hold for somebody who has changed none: the specification's, and MSC3930's for polls.
+///
+/// Ruma has the latter too, with conditions of a newer kind than the proposal and its tests have.
+pub fn default_rules(user_id: &UserId) -> Ruleset {
+    let mut rules = Ruleset::server_default(user_id);
+    let event_type = |name: &str| {
+        let pattern = format!("org.matrix.msc3381.poll.{name}");
+        let data = EventMatchConditionData::new("type".to_owned(), pattern);
+        PushCondition::EventMatch(data)
+    };
+    let rule = |name: &str, conditions, actions| {
+        ConditionalPushRule::from(ConditionalPushRuleInit {
+            actions,
+            default: true,
+            enabled: true,
+            rule_id: format!(".org.matrix.msc3930.rule.poll_{name}"),
+            conditions,
+        })
+    };
+    let silent = rule("response", vec![event_type("response")], Vec::new());
+    rules.override_.insert(silent);
+    for name in ["start", "end"] {
+        let two = RoomMemberCountIs::from(uint!(2));
+        let two = PushCondition::RoomMemberCount(RoomMemberCountConditionData::new(two));
+        let sound = Action::SetTweak(Tweak::Sound(SoundTweakValue::Default));
+        rules.underride.insert(rule(
+            &format!("{name}_one_to_one"),
+            vec![two, event_type(name)],
+            vec![Action::Notify, sound],
+        ));
+        let loud = rule(name, vec![event_type(name)], vec![Action::Notify]);
+        rules.underride.insert(loud);
+    }
+    rules
+}
+
 /// The push rules that a stored row of account data holds, with the defaults as they are now.
 ///
 /// # Errors
@@ -52,7 +93,7 @@ pub fn ruleset(user_id: &UserId, row: &AccountDataRow) -> Result<Ruleset> {
     // Defaults that came with a newer specification, and those whose wording changed.
     content
         .global
-        .update_with_server_default(Ruleset::server_default(user_id));
+        .update_with_server_default(default_rules(user_id));
     Ok(content.global)
 }
 
@@ -83,7 +124,7 @@ impl Users {
             <&UserId>::try_from(account.value.user_id.as_str()).map_err(error::internal)?;
         let rules = match &row {
             Some(found) => ruleset(user_id, &found.value.value)?,
-            None => Ruleset::server_default(user_id),
+            None => default_rules(user_id),
         };
         Ok(Stored { rules, row })
     }

@@ -69,6 +69,46 @@ async fn rules_are_set_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn polls_are_told_of_and_votes_are_not() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let rule = async |kind: &str, name: &str| {
+        let path = format!("/pushrules/global/{kind}/.org.matrix.msc3930.rule.poll_{name}");
+        bob.get(&path).await.ok()
+    };
+    let votes = rule("override", "response").await;
+    let pattern = "org.matrix.msc3381.poll.response";
+    let condition = json!({"kind": "event_match", "key": "type", "pattern": pattern});
+    assert_eq!(
+        votes,
+        json!({
+            "rule_id": ".org.matrix.msc3930.rule.poll_response", "default": true, "enabled": true,
+            "conditions": [condition], "actions": [],
+        })
+    );
+    let sound = json!({"set_tweak": "sound", "value": "default"});
+    for name in ["start", "end"] {
+        let loud = rule("underride", name).await;
+        assert_eq!(loud["actions"], json!(["notify"]));
+        let two = rule("underride", &format!("{name}_one_to_one")).await;
+        assert_eq!(two["actions"], json!(["notify", sound]));
+        assert_eq!(two["conditions"][0]["kind"], "room_member_count");
+    }
+    for (name, unread) in [("start", 1), ("response", 1), ("end", 2)] {
+        let kind = format!("org.matrix.msc3381.poll.{name}");
+        alice.send(&room, &kind, json!({})).await;
+        assert_eq!(counts(&bob.sync(None).await, &room), (unread, 0), "{name}");
+    }
+    let off = "/pushrules/global/underride/.org.matrix.msc3930.rule.poll_end_one_to_one/enabled";
+    bob.put(off, json!({"enabled": false})).await.ok();
+    bob.put(&off.replace("_one_to_one", ""), json!({"enabled": false}))
+        .await
+        .ok();
+    assert_eq!(counts(&bob.sync(None).await, &room), (1, 0));
+}
+
+#[tokio::test]
 async fn wrong_rules_are_refused() {
     let server = server().await;
     let alice = server.user("alice").await;

@@ -132,7 +132,7 @@ fn matches(rule: &ConditionalPushRule, room_id: &RoomId) -> Matches {
 
 impl Changed {
     fn new(user: &UserId, rules: Ruleset) -> Self {
-        let default = Ruleset::server_default(user);
+        let default = users::default_rules(user);
         let master = PredefinedOverrideRuleId::Master.as_str();
         let all_off = rules
             .override_
@@ -217,7 +217,7 @@ mod tests {
 
     fn changed(change: impl Fn(&mut Ruleset)) -> CountingRules {
         let user = user_id!("@me:example.org");
-        let mut rules = Ruleset::server_default(user);
+        let mut rules = users::default_rules(user);
         change(&mut rules);
         CountingRules::new(user, Some(rules), None)
     }

@@ -166,7 +166,7 @@ impl Rooms {
             });
         }
         let answers = read(snapshot, &reads).await?;
-        let defaults = Ruleset::server_default(&viewer.user_id);
+        let defaults = users::default_rules(&viewer.user_id);
         let (mut unread, mut behind) = (Vec::new(), Vec::new());
         for (asked, third) in asked.iter().zip(third) {
             let (Some(asked), Some(mut third)) = (asked, third) else {

@@ -119,7 +119,7 @@ enum Rules {
 
 impl Rules {
     fn ruleset(self, bob: &OwnedUserId, room: &Room) -> Ruleset {
-        let mut rules = Ruleset::server_default(bob);
+        let mut rules = users::default_rules(bob);
         let room_rule =
             |actions| NewPushRule::Room(NewSimplePushRule::new(room.room_id.clone(), actions));
         let (over, under) = (RuleKind::Override, RuleKind::Underride);
@@ -189,7 +189,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let relation = prop::option::of((any::<prop::sample::Index>(), 0..4u8));
     let send =
-        (0..3usize, 0..8u8, 0..5u8, relation).prop_map(|(sender, kind, mention, relation)| {
+        (0..3usize, 0..11u8, 0..5u8, relation).prop_map(|(sender, kind, mention, relation)| {
             Step::Send {
                 sender,
                 kind,
@@ -310,6 +310,9 @@ fn content_of(
         ),
         5 => ("m.reaction", None, json!({})),
         6 => ("m.call.invite", None, json!({ "call_id": "1" })),
+        7 => ("org.matrix.msc3381.poll.start", None, json!({})),
+        8 => ("org.matrix.msc3381.poll.response", None, json!({})),
+        9 => ("org.matrix.msc3381.poll.end", None, json!({})),
         _ => ("org.example.state", Some(""), json!({ "n": 1 })),
     };
     match mention {
@@ -334,7 +337,7 @@ async fn send_step(
     let kind = if *sender == alice() {
         kind
     } else {
-        kind.min(6)
+        kind.min(9)
     };
     let (event_type, state_key, mut content) = content_of(kind, mention, &bob.user_id);
     content["n"] = json!(naive.events.len());
