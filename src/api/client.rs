@@ -13,6 +13,7 @@ mod keys;
 mod knock;
 mod membership;
 mod message;
+mod peeking;
 mod presence;
 mod profile;
 mod push;
@@ -146,6 +147,9 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(membership::unban_user)
         .endpoint_assuming("dir", "f", message::get_message_events)
         .endpoint(message::send_message_event)
+        .endpoint(peeking::get_current_state)
+        .endpoint(peeking::get_one_event)
+        .endpoint(peeking::listen_to_new_events)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)

@@ -13,7 +13,7 @@ const ALLOWED: [&str; 33] = [
     "get_room_event",
     "get_message_events",
     "get_member_events",
-    "initial_sync",
+    "get_current_state",
     "sync_events",
     "listen_to_new_events",
     "get_content",

@@ -1,5 +1,7 @@
 //! Events as they lie in storage, for those who read them.
 
+use std::sync::Arc;
+
 use pdu::{EventNumber, canonical, tree::EMPTY_ROOT};
 use ruma::{EventId, UserId};
 use storage::{
@@ -178,5 +180,21 @@ impl Room {
             return Ok(None);
         };
         Ok(self.read_events(snapshot, &[number]).await?.pop().flatten())
+    }
+}
+
+impl Rooms {
+    /// The room that an event is in, if we know the event.
+    pub async fn find_room_of_event(&self, event_id: &EventId) -> error::Result<Option<Arc<Room>>> {
+        let snapshot = self.snapshot().await?;
+        let name = self.storage().event_hash(event_id);
+        let rows = snapshot
+            .multi_get(&schema::NUMBER_BY_EVENT, &[name])
+            .await?;
+        let Some(row) = rows.into_iter().flatten().next() else {
+            return Ok(None);
+        };
+        let rooms = self.by_short(&snapshot, &[row.value.room]).await?;
+        Ok(rooms.into_iter().next())
     }
 }

@@ -16,6 +16,7 @@ mod keys;
 mod knock;
 mod membership;
 mod message;
+mod peeking;
 mod presence;
 mod profile;
 mod push;

@@ -97,6 +97,15 @@ impl Reading {
         Ok((reading, start, page))
     }
 
+    /// The boundary in the timeline that a token of the client names.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_INVALID_PARAM` for a token that is none.
+    pub(super) async fn boundary(&self, token: &str) -> Result<PlaceToken> {
+        boundary_of(&self.room, &self.snapshot, token).await
+    }
+
     /// Events as the client gets them.
     pub(super) async fn events<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
         let written = self

@@ -3,16 +3,18 @@
 use error::Result;
 use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
 use ruma::{
-    OwnedRoomAliasId, RoomAliasId,
+    EventId, OwnedRoomAliasId, RoomAliasId, RoomId,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
         get_room_event, upgrade_room,
     },
+    events::AnyTimelineEvent,
     serde::Raw,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use users::Requester;
 
 use super::{check_not_suspended, joined_room, reading::Reading};
 use crate::{Call, Server};
@@ -108,11 +110,26 @@ pub(super) async fn get_room_event(
     server: Server,
     call: Call<get_room_event::v3::Request>,
 ) -> Result<get_room_event::v3::Response> {
+    let event = find_event(&server, &call.caller, &call.room_id, &call.event_id).await?;
+    Ok(get_room_event::v3::Response::new(event))
+}
+
+/// An event of a room that the requester may see.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND`.
+pub(super) async fn find_event(
+    server: &Server,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<Raw<AnyTimelineEvent>> {
     let none = || error::not_found("There is no such event here, or you may not see it");
     // Whoever may not see the event is not told whether it, or the room, exists.
-    let room = server.rooms.find_room(&call.room_id).await?;
+    let room = server.rooms.find_room(room_id).await?;
     room.ok_or_else(none)?;
-    let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
+    let reading = Reading::look(server, requester, room_id).await?;
     let Reading {
         room,
         snapshot,
@@ -121,15 +138,14 @@ pub(super) async fn get_room_event(
         ..
     } = &reading;
     let event = room
-        .find_event(&server.rooms, snapshot, &call.event_id)
+        .find_event(&server.rooms, snapshot, event_id)
         .await?
         .ok_or_else(none)?;
     let alone = [event];
     if room.visible(snapshot, viewer, look, &alone).await? != [true] {
         return Err(none());
     }
-    let event = reading.events(&alone).await?.pop().ok_or_else(none)?;
-    Ok(get_room_event::v3::Response::new(event))
+    reading.events(&alone).await?.pop().ok_or_else(none)
 }
 
 /// That nobody can be invited by an address of mail or telephone.
