@@ -55,9 +55,8 @@ async fn shows_what_is_published_and_how_it_changes() {
         json!({
             "room_id": room, "name": "The relay", "topic": "Horses", "canonical_alias": alias,
             "num_joined_members": 1, "world_readable": false, "guest_can_join": false,
-            "room_type": "m.space",
-        }),
-        "a join rule that is not there is `public`"
+            "room_type": "m.space", "join_rule": "public",
+        })
     );
 
     bob.join(&room).await;

@@ -1,21 +1,22 @@
 //! Published rooms.
 
 use error::Result;
-use rooms::{DirectoryPage, DirectoryQuery, Room};
+use rooms::{DirectoryPage, DirectoryQuery, DirectoryToken, Room};
 use ruma::{
-    RoomAliasId, ServerName, UInt,
+    RoomAliasId, RoomId, ServerName, UInt,
     api::client::{
         directory::{
             get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
         },
         room::Visibility,
     },
-    directory::{PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork},
+    directory::RoomNetwork,
 };
+use serde::Serialize;
 use storage::schema::DirectoryRow;
 
 use super::{check_not_suspended, joined_room};
-use crate::{Call, Server};
+use crate::{Call, Server, endpoint::Written};
 
 /// The most rooms on a page, and how many there are on one if nobody says.
 const MOST: usize = 500;
@@ -25,28 +26,21 @@ const PAGE: usize = 100;
 pub(super) async fn get_public_rooms(
     server: Server,
     call: Call<get_public_rooms::v3::Request>,
-) -> Result<get_public_rooms::v3::Response> {
+) -> Result<Written> {
     check_here(&server, call.server.as_deref())?;
     let query = query(call.since.as_deref(), call.limit)?;
-    let page = server.rooms.public_rooms(&query).await?;
-    let mut response = get_public_rooms::v3::Response::new(Vec::new());
-    response.next_batch = page.next.map(|token| token.to_string());
-    response.prev_batch = page.prev.map(|token| token.to_string());
-    response.total_room_count_estimate = UInt::try_from(page.total).ok();
-    response.chunk = chunk(page)?;
-    Ok(response)
+    written(&server.rooms.public_rooms(&query).await?)
 }
 
 /// [`POST /publicRooms`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3publicrooms).
 pub(super) async fn get_public_rooms_filtered(
     server: Server,
     call: Call<get_public_rooms_filtered::v3::Request>,
-) -> Result<get_public_rooms_filtered::v3::Response> {
+) -> Result<Written> {
     check_here(&server, call.server.as_deref())?;
-    let mut response = get_public_rooms_filtered::v3::Response::new();
     // No bridges are here whose networks one could ask for.
     if let RoomNetwork::ThirdParty(_) = call.room_network {
-        return Ok(response);
+        return written(&DirectoryPage::default());
     }
     let types = call.filter.room_types.iter();
     let types = types.map(|wanted| wanted.as_str().map(ToOwned::to_owned));
@@ -55,12 +49,7 @@ pub(super) async fn get_public_rooms_filtered(
         room_types: types.collect(),
         ..query(call.since.as_deref(), call.limit)?
     };
-    let page = server.rooms.public_rooms(&query).await?;
-    response.next_batch = page.next.map(|token| token.to_string());
-    response.prev_batch = page.prev.map(|token| token.to_string());
-    response.total_room_count_estimate = UInt::try_from(page.total).ok();
-    response.chunk = chunk(page)?;
-    Ok(response)
+    written(&server.rooms.public_rooms(&query).await?)
 }
 
 /// What is published on other servers has to be asked of them.
@@ -91,29 +80,67 @@ fn query(since: Option<&str>, limit: Option<UInt>) -> Result<DirectoryQuery> {
     })
 }
 
-fn chunk(page: DirectoryPage) -> Result<Vec<PublicRoomsChunk>> {
-    let rooms = page.rooms.into_iter();
-    rooms.map(|(room, row)| shown(&room, row)).collect()
+/// A page as clients get it. Ruma's type leaves out the join rule `public`, for which Complement looks.
+fn written(page: &DirectoryPage) -> Result<Written> {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        chunk: Vec<Shown<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_batch: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prev_batch: Option<String>,
+        total_room_count_estimate: u64,
+    }
+    let token = |token: &Option<DirectoryToken>| token.as_ref().map(ToString::to_string);
+    let page = Page {
+        chunk: page
+            .rooms
+            .iter()
+            .map(|(room, row)| shown(room, row))
+            .collect(),
+        next_batch: token(&page.next),
+        prev_batch: token(&page.prev),
+        total_room_count_estimate: page.total,
+    };
+    let json = serde_json::to_vec(&page).map_err(error::internal)?;
+    Ok(Written(json.into()))
 }
 
 /// A room as the directory shows it.
-fn shown(room: &Room, row: DirectoryRow) -> Result<PublicRoomsChunk> {
-    let init = PublicRoomsChunkInit {
-        num_joined_members: UInt::try_from(row.joined).map_err(error::internal)?,
-        room_id: room.room_id.clone(),
+#[derive(Serialize)]
+struct Shown<'a> {
+    room_id: &'a RoomId,
+    num_joined_members: u64,
+    world_readable: bool,
+    guest_can_join: bool,
+    join_rule: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canonical_alias: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_type: Option<&'a str>,
+}
+
+fn shown<'a>(room: &'a Room, row: &'a DirectoryRow) -> Shown<'a> {
+    let alias = row.canonical_alias.as_deref();
+    Shown {
+        room_id: &room.room_id,
+        num_joined_members: row.joined,
         world_readable: row.world_readable,
         guest_can_join: row.guest_can_join,
-    };
-    let mut chunk = PublicRoomsChunk::from(init);
-    let alias = row.canonical_alias.as_deref();
-    chunk.canonical_alias = alias.and_then(|alias| RoomAliasId::parse(alias).ok());
-    chunk.name = row.name;
-    chunk.topic = row.topic;
-    chunk.avatar_url = row.avatar_url.map(Into::into);
-    // Without join rules nobody comes in but who is invited.
-    chunk.join_rule = row.join_rule.as_deref().unwrap_or("invite").into();
-    chunk.room_type = row.room_type.map(Into::into);
-    Ok(chunk)
+        // Without join rules nobody comes in but who is invited.
+        join_rule: row.join_rule.as_deref().unwrap_or("invite"),
+        canonical_alias: alias.filter(|alias| RoomAliasId::parse(alias).is_ok()),
+        name: row.name.as_deref(),
+        topic: row.topic.as_deref(),
+        avatar_url: row.avatar_url.as_deref(),
+        room_type: row.room_type.as_deref(),
+    }
 }
 
 /// [`GET /directory/list/room/{roomId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3directorylistroomroomid).

@@ -30,7 +30,7 @@ pub struct DirectoryQuery {
 }
 
 /// A page of the directory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct DirectoryPage {
     /// The rooms, those with the most members first.
     pub rooms: Vec<(Arc<Room>, DirectoryRow)>,
