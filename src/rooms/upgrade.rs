@@ -187,12 +187,14 @@ impl Rooms {
         let find = |event_type: StateEventType| found.get(&(event_type, String::new()));
         let create = find(StateEventType::RoomCreate)
             .ok_or_else(|| error::internal("a room without m.room.create"))?;
-        // Versions that know of one creator only take no notice of others.
-        let creators = match rules.room_id_is_create_event_id() {
-            true => request.additional_creators.as_slice(),
-            false => &[],
-        };
         let last = head.extremities.last().map(|event| event.event_id.as_str());
+        // Versions that know of one creator only take no notice of others.
+        // NOTSPEC: since version 12 the old room alone is named, as MSC4291 has it, and Synapse and
+        // Complement. The specification would have its last event named where possible.
+        let (creators, last) = match rules.room_id_is_create_event_id() {
+            true => (request.additional_creators.as_slice(), None),
+            false => (&[][..], last),
+        };
         let content = creation_content(old, create, last, creators)?;
         let user = &request.user;
         let mut drafts = vec![

@@ -143,8 +143,12 @@ impl Serialize for JoinedRoom<'_> {
             ("ephemeral", &joined.ephemeral),
             ("account_data", &joined.account_data),
         ] {
-            if let Some(list) = Events::some(list) {
-                map.serialize_entry(name, &list)?;
+            // Complement looks for the account data of each room at first, even if there is none.
+            let at_first = name == "account_data"
+                && request.since.is_none()
+                && request.filter.room.account_data.is_empty();
+            if at_first || !list.is_empty() {
+                map.serialize_entry(name, &Events { events: list })?;
             }
         }
         map.end()
