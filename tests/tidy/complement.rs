@@ -40,6 +40,8 @@ const LOG: &str = r#"go: downloading something
 {"Action":"fail","Package":"github.com/matrix-org/complement/tests","Test":"TestB/one"}
 {"Action":"skip","Package":"github.com/matrix-org/complement/tests","Test":"TestB/two"}
 {"Action":"run","Package":"github.com/matrix-org/complement/tests","Test":"TestB/three"}
+{"Action":"pass","Package":"github.com/matrix-org/complement/tests","Test":"TestB/three","Out{"Action":"start"}
+17
 {"Action":"fail","Package":"github.com/matrix-org/complement/tests","Test":"TestB"}
 "#;
 
