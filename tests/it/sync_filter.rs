@@ -76,7 +76,7 @@ async fn keeps_ephemeral_things_and_account_data_out() {
     alice
         .put(
             &format!("/user/{}/account_data/org.example.x", alice.id),
-            json!({}),
+            json!({"x": 1}),
         )
         .await
         .ok();
