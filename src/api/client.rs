@@ -21,6 +21,7 @@ mod read_marker;
 mod reading;
 mod receipt;
 mod redact;
+mod relations;
 mod room;
 mod session;
 mod state;
@@ -28,6 +29,7 @@ mod sync;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod to_device;
 mod transaction;
 mod typing;
@@ -153,6 +155,9 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)
+        .endpoint(relations::get_relating_events)
+        .endpoint(relations::get_relating_events_with_rel_type)
+        .endpoint(relations::get_relating_events_with_rel_type_and_event_type)
         .endpoint(room::aliases)
         .endpoint(room::create_room)
         .endpoint(room::get_room_event)
@@ -160,6 +165,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
+        .endpoint(threads::get_threads)
         .endpoint(typing::create_typing_event)
 }
 

@@ -10,13 +10,32 @@ use std::{
 use pdu::{EventNumber, canonical};
 use serde_json::value::RawValue;
 use storage::{
-    Snapshot,
+    Reads, Snapshot,
     schema::{EventHeader, EventRow, Membership},
 };
 
-use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of};
+use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of, relations::Bundle};
 
-/// In which form events are given out.
+/// How events are given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventForm {
+    /// In which format.
+    pub format: EventFormat,
+    /// With what relates to them (`m.relations` of `unsigned`), where the specification says so.
+    pub relations: bool,
+}
+
+impl From<EventFormat> for EventForm {
+    /// By themselves.
+    fn from(format: EventFormat) -> Self {
+        Self {
+            format,
+            relations: false,
+        }
+    }
+}
+
+/// In which format events are given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EventFormat {
     /// `ClientEvent`, with `room_id`.
@@ -38,7 +57,7 @@ impl Room {
         viewer: &Viewer,
         look: &Look,
         events: &[ReadEvent],
-        format: EventFormat,
+        form: EventForm,
     ) -> error::Result<Vec<Box<RawValue>>> {
         let named = events.iter().flat_map(|event| {
             let header = &event.row.header;
@@ -46,7 +65,23 @@ impl Room {
         });
         let named: BTreeSet<_> = named.flatten().collect();
         let named: Vec<_> = named.into_iter().collect();
-        let read = self.read_state(snapshot, &named).await?;
+        let mut reads = Reads::new();
+        let named = self.ask_state(&mut reads, &named);
+        let related = form
+            .relations
+            .then(|| self.ask_related(rooms, &mut reads, viewer, events));
+        let mut bundles = HashMap::new();
+        let mut read = Vec::new();
+        if !reads.is_empty() {
+            let answers = snapshot.read(&reads).await?;
+            read = named.state(&answers)?;
+            if let Some(related) = related {
+                let related = related.answer(&answers)?;
+                bundles = self
+                    .bundles(snapshot, viewer, look, events, related)
+                    .await?;
+            }
+        }
         let others: HashMap<_, _> = read
             .into_iter()
             .flatten()
@@ -62,8 +97,9 @@ impl Room {
             viewer,
             others: &others,
             hidden: &hidden,
+            bundles: &bundles,
             now: rooms.now(),
-            format,
+            format: form.format,
         };
         let all = events.iter().zip(memberships);
         all.map(|(event, membership)| writer.write(event, membership))
@@ -109,6 +145,8 @@ struct Writer<'a> {
     others: &'a HashMap<EventNumber, ReadEvent>,
     /// Those of the others whose content the viewer may not see.
     hidden: &'a BTreeSet<EventNumber>,
+    /// What relates to the events.
+    bundles: &'a HashMap<EventNumber, Bundle>,
     now: u64,
     format: EventFormat,
 }
@@ -125,6 +163,9 @@ impl Writer<'_> {
         self.unsigned(&mut json, &event.row.header)?;
         self.replaced(&mut json, &event.row.header)?;
         self.redaction(&mut json, &event.row.header)?;
+        if let Some(bundle) = self.bundles.get(&event.number) {
+            self.bundle(&mut json, bundle)?;
+        }
         let membership = membership.map_or("leave", Membership::as_str);
         let _ = write!(json, ",\"membership\":\"{membership}\"}}}}");
         RawValue::from_string(json).map_err(error::internal)
@@ -206,6 +247,51 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// What relates to the event.
+    fn bundle(&self, json: &mut String, bundle: &Bundle) -> error::Result<()> {
+        json.push_str(",\"m.relations\":{");
+        let mut separator = "";
+        if let Some(edit) = &bundle.edit {
+            json.push_str("\"m.replace\":");
+            self.inner(json, edit)?;
+            separator = ",";
+        }
+        if let Some(thread) = &bundle.thread {
+            let _ = write!(json, "{separator}\"m.thread\":{{\"latest_event\":");
+            self.inner(json, &thread.latest)?;
+            let (count, participated) = (thread.count, thread.participated);
+            let _ = write!(
+                json,
+                ",\"count\":{count},\"current_user_participated\":{participated}}}"
+            );
+            separator = ",";
+        }
+        if !bundle.references.is_empty() {
+            let _ = write!(json, "{separator}\"m.reference\":{{\"chunk\":[");
+            for (index, event_id) in bundle.references.iter().enumerate() {
+                json.push_str(if index == 0 {
+                    "{\"event_id\":"
+                } else {
+                    ",{\"event_id\":"
+                });
+                quote(json, event_id)?;
+                json.push('}');
+            }
+            json.push_str("]}");
+        }
+        json.push('}');
+        Ok(())
+    }
+
+    /// An event inside another one.
+    fn inner(&self, json: &mut String, event: &ReadEvent) -> error::Result<()> {
+        self.event(json, &event.row)?;
+        json.push_str(",\"unsigned\":{");
+        self.unsigned(json, &event.row.header)?;
+        json.push_str("}}");
+        Ok(())
+    }
+
     /// The redaction that pruned this event.
     fn redaction(&self, json: &mut String, header: &EventHeader) -> error::Result<()> {
         let because = header
@@ -215,11 +301,7 @@ impl Writer<'_> {
             return Ok(());
         };
         json.push_str(",\"redacted_because\":");
-        self.event(json, &because.row)?;
-        json.push_str(",\"unsigned\":{");
-        self.unsigned(json, &because.row.header)?;
-        json.push_str("}}");
-        Ok(())
+        self.inner(json, because)
     }
 }
 

@@ -27,6 +27,7 @@ mod read;
 mod read_marker;
 mod receipts;
 mod receive;
+mod relations;
 mod restricted;
 mod room;
 mod send;
@@ -55,7 +56,7 @@ use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
 
 use self::writer::RoomWriter;
 pub use self::{
-    client_event::EventFormat,
+    client_event::{EventForm, EventFormat},
     create::{InitialState, NewRoomRequest, Preset},
     directory::{DirectoryPage, DirectoryQuery, DirectoryToken},
     draft::{Draft, Group, MoreRows},
@@ -67,6 +68,7 @@ pub use self::{
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
+    relations::{RECURSION_DEPTH, Related},
     room::Room,
     state::StateKey,
     timeline::{Page, Span, Wanted},

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pdu::{EventNumber, canonical, tree::EMPTY_ROOT};
 use ruma::{EventId, UserId};
 use storage::{
-    Reads, Snapshot,
+    Answers, Found, Reads, ShortRoomId, Slot, Snapshot,
     schema::{self, EventRoots, EventRow, Outcome, Standing, Verdict},
 };
 
@@ -51,6 +51,54 @@ pub(crate) fn content_of(row: &EventRow) -> &[u8] {
     row.json.get(span).unwrap_or(b"{}")
 }
 
+/// Where events will be found.
+pub(crate) struct AskedEvents {
+    numbers: Vec<EventNumber>,
+    rows: Slot<Vec<Option<Found<EventRow>>>>,
+    verdicts: Slot<Vec<Option<Found<Verdict>>>>,
+    roots: Slot<Vec<Option<Found<EventRoots>>>>,
+}
+
+impl AskedEvents {
+    fn ask(reads: &mut Reads, room: ShortRoomId, numbers: &[EventNumber]) -> Self {
+        let keys: Vec<_> = numbers.iter().map(|number| (room, *number)).collect();
+        Self {
+            numbers: numbers.to_vec(),
+            rows: reads.get_all(&schema::EVENT_BY_NUMBER, &keys),
+            verdicts: reads.get_all(&schema::VERDICT_BY_EVENT, &keys),
+            roots: reads.get_all(&schema::ROOTS_BY_EVENT, &keys),
+        }
+    }
+
+    /// Events that a state is made of: see [`Room::read_state`].
+    pub(crate) fn state(&self, answers: &Answers) -> error::Result<Vec<Option<ReadEvent>>> {
+        self.answer_where(answers, Some(NOTHING_AROUND), |verdict| {
+            verdict.is_none_or(|verdict| verdict.outcome != Outcome::Rejected)
+        })
+    }
+
+    fn answer_where(
+        &self,
+        answers: &Answers,
+        around: Option<EventRoots>,
+        shown: impl Fn(Option<&Verdict>) -> bool,
+    ) -> error::Result<Vec<Option<ReadEvent>>> {
+        let (rows, verdicts) = (answers.all(&self.rows)?, answers.all(&self.verdicts)?);
+        let roots = answers.all(&self.roots)?;
+        let all = self.numbers.iter().zip(rows).zip(verdicts).zip(roots);
+        Ok(all
+            .map(|(((number, row), verdict), roots)| {
+                let row = row.filter(|_| shown(verdict.as_ref().map(|found| &found.value)))?;
+                Some(ReadEvent {
+                    number: *number,
+                    row: row.value,
+                    roots: roots.map(|found| found.value).or(around)?,
+                })
+            })
+            .collect())
+    }
+}
+
 /// What is known of events as state only, and not as part of a timeline.
 const NOTHING_AROUND: EventRoots = EventRoots {
     before: EMPTY_ROOT.0,
@@ -80,11 +128,17 @@ impl Room {
         snapshot: &Snapshot,
         numbers: &[EventNumber],
     ) -> error::Result<Vec<Option<ReadEvent>>> {
-        let around = Some(NOTHING_AROUND);
-        let shown = |verdict: Option<&Verdict>| {
-            verdict.is_none_or(|verdict| verdict.outcome != Outcome::Rejected)
-        };
-        self.read_where(snapshot, numbers, around, shown).await
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reads = Reads::new();
+        let asked = self.ask_state(&mut reads, numbers);
+        asked.state(&snapshot.read(&reads).await?)
+    }
+
+    /// Asks for events that a state of the room is made of, as [`Room::read_state`] reads them.
+    pub(crate) fn ask_state(&self, reads: &mut Reads, numbers: &[EventNumber]) -> AskedEvents {
+        AskedEvents::ask(reads, self.short, numbers)
     }
 
     /// Events whose verdict lets them be shown. One without roots gets `around`, or is left out.
@@ -98,25 +152,9 @@ impl Room {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<_> = numbers.iter().map(|number| (self.short, *number)).collect();
         let mut reads = Reads::new();
-        let rows = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
-        let verdicts = reads.get_all(&schema::VERDICT_BY_EVENT, &keys);
-        let roots = reads.get_all(&schema::ROOTS_BY_EVENT, &keys);
-        let answers = snapshot.read(&reads).await?;
-        let (rows, verdicts) = (answers.all(&rows)?, answers.all(&verdicts)?);
-        let roots = answers.all(&roots)?;
-        let all = numbers.iter().zip(rows).zip(verdicts).zip(roots);
-        Ok(all
-            .map(|(((number, row), verdict), roots)| {
-                let row = row.filter(|_| shown(verdict.as_ref().map(|found| &found.value)))?;
-                Some(ReadEvent {
-                    number: *number,
-                    row: row.value,
-                    roots: roots.map(|found| found.value).or(around)?,
-                })
-            })
-            .collect())
+        let asked = AskedEvents::ask(&mut reads, self.short, numbers);
+        asked.answer_where(&snapshot.read(&reads).await?, around, shown)
     }
 
     /// Reads events of the room's state, in the order of `numbers`, those too that are known as somebody's

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use rooms::{EventFormat, Look, PlaceToken, ReadEvent, Room, Unread, event_filter::wants_room};
+use rooms::{EventForm, Look, PlaceToken, ReadEvent, Room, Unread, event_filter::wants_room};
 use serde_json::{json, value::RawValue};
 use storage::schema::{AccountDataRow, Membership};
 
@@ -202,7 +202,7 @@ impl Reading<'_> {
             heroes: &heroes,
         };
         let state = self.state(&mut log, &needed).await?;
-        joined.state = self.written(room, &look, &state).await?;
+        joined.state = self.written(room, &look, &state, false).await?;
         joined.timeline = self.timeline(room, &look, shown).await?;
         Ok(())
     }
@@ -233,26 +233,30 @@ impl Reading<'_> {
             None => end()?,
         };
         Ok(Timeline {
-            events: self.written(room, look, &shown.events).await?,
+            events: self.written(room, look, &shown.events, true).await?,
             limited: shown.limited,
             prev_batch: Some(prev_batch),
         })
     }
 
-    /// Events as the client gets them.
+    /// Events as the client gets them, those of a timeline with what relates to them.
     pub(crate) async fn written(
         &self,
         room: &Room,
         look: &Look,
         events: &[ReadEvent],
+        relations: bool,
     ) -> error::Result<Vec<Box<RawValue>>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let format: EventFormat = self.request.format();
+        let form = EventForm {
+            format: self.request.format(),
+            relations,
+        };
         let (rooms, viewer) = (self.rooms(), self.viewer());
         let written = room
-            .client_events(rooms, self.snapshot, viewer, look, events, format)
+            .client_events(rooms, self.snapshot, viewer, look, events, form)
             .await?;
         let Some(fields) = &self.request.filter.event_fields else {
             return Ok(written);

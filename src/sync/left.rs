@@ -85,7 +85,7 @@ impl Reading<'_> {
         let state = self.state(&mut log, &needed).await?;
         Ok(Some(Left {
             room: Arc::clone(room),
-            state: self.written(room, &look, &state).await?,
+            state: self.written(room, &look, &state, false).await?,
             timeline: self.timeline(room, &look, shown).await?,
             account_data: self.room_account_data(room, &changed.account_data)?,
         }))
@@ -119,7 +119,7 @@ impl Reading<'_> {
             until,
             ..look.clone()
         };
-        left.timeline.events = self.written(room, &look, &events).await?;
+        left.timeline.events = self.written(room, &look, &events, false).await?;
         left.timeline.prev_batch = row.place.map(PlaceToken::before);
         Ok(left)
     }

@@ -112,24 +112,19 @@ class Person {
     }
 }
 
-// What a device has decrypted of a room: texts by event id.
-async function texts(client, room) {
-    const said = new Map();
-    const timelines = [client.getRoom(room).getLiveTimeline()];
-    for (const thread of client.getRoom(room).getThreads()) timelines.push(thread.liveTimeline);
-    for (const event of timelines.flatMap((timeline) => timeline.getEvents())) {
-        if (event.isEncrypted()) await client.decryptEventIfNeeded(event);
-        if (event.isDecryptionFailure() || event.status !== null) continue;
-        if (event.getType() === "m.room.message") said.set(event.getId(), event.getContent().body);
-    }
-    return said;
+// What a device reads in an event, if it has it and could decrypt it.
+async function textOf(client, room, id) {
+    const event = client.getRoom(room).findEventById(id);
+    if (!event || event.status !== null) return null;
+    if (event.isEncrypted()) await client.decryptEventIfNeeded(event);
+    return event.isDecryptionFailure() ? null : event.getContent().body;
 }
 
-// Waits until each device has decrypted something.
+// Waits until each device reads this in an event.
 async function seen(devices, room, event, body) {
     for (const device of devices) {
         const who = `${device.getUserId()} on ${device.getDeviceId()}`;
-        await until(`${who} decrypts “${body}”`, async () => (await texts(device, room)).get(event) === body);
+        await until(`${who} decrypts “${body}”`, async () => (await textOf(device, room, event)) === body);
     }
 }
 

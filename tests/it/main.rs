@@ -23,6 +23,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod redact;
+mod relations;
 mod room;
 mod session;
 mod start;

@@ -70,7 +70,7 @@ pub(super) async fn get_context(
     response.events_before = reading.events(&before.events).await?;
     response.event = reading.events(alone).await?.pop();
     response.events_after = reading.events(&after.events).await?;
-    response.state = reading.events(&state).await?;
+    response.state = reading.state(&state).await?;
     Ok(response)
 }
 

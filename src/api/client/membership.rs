@@ -223,7 +223,7 @@ pub(super) async fn get_member_events(
         events
     };
     Ok(get_member_events::v3::Response::new(
-        reading.events(&members).await?,
+        reading.state(&members).await?,
     ))
 }
 

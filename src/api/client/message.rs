@@ -3,6 +3,7 @@
 use error::Result;
 use rooms::{Draft, Group};
 use ruma::api::client::message::{get_message_events, send_message_event};
+use storage::schema::ONCE_BY_DAY;
 
 use super::{
     check_not_suspended,
@@ -24,6 +25,18 @@ pub(super) async fn send_message_event(
     let (once, sent) = transaction(&server, &call.caller, &action, &request.txn_id)?;
     let room = server.rooms.room(&request.room_id).await?;
     let sender = call.caller.user_id.clone();
+    let snapshot = server.rooms.snapshot().await?;
+    let content = request.body.json().get().as_bytes();
+    let checked = room
+        .check_relation(&server.rooms, &snapshot, &sender, &event_type, content)
+        .await;
+    if let Err(refusal) = checked {
+        // What was sent already is answered as it was then.
+        let sent = snapshot.multi_get(&ONCE_BY_DAY, &once.keys()).await?;
+        if sent.iter().all(Option::is_none) {
+            return Err(refusal);
+        }
+    }
     let draft = Draft {
         sent: Some(sent),
         ..Draft::message(sender, request.event_type, request.body.into_json())
@@ -47,7 +60,7 @@ pub(super) async fn get_message_events(
         && let Some(first) = page.events.first()
     {
         let members = reading.senders(first.roots.after, &page.events).await?;
-        response.state = reading.events(&members).await?;
+        response.state = reading.state(&members).await?;
     }
     response.start = start.to_string();
     response.end = page.next.map(|next| next.to_string());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use error::Result;
-use rooms::{EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Viewer, Wanted};
+use rooms::{EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Viewer, Wanted};
 use ruma::{RoomId, api::client::message::get_message_events, events::StateEventType, serde::Raw};
 use storage::{Position, Snapshot};
 use users::Requester;
@@ -106,8 +106,21 @@ impl Reading {
         boundary_of(&self.room, &self.snapshot, token).await
     }
 
-    /// Events as the client gets them.
+    /// Events of the timeline as the client gets them, with what relates to them.
     pub(super) async fn events<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
+        self.written(events, true).await
+    }
+
+    /// Events of the state as the client gets them.
+    pub(super) async fn state<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
+        self.written(events, false).await
+    }
+
+    async fn written<T>(&self, events: &[ReadEvent], relations: bool) -> Result<Vec<Raw<T>>> {
+        let form = EventForm {
+            format: EventFormat::Client,
+            relations,
+        };
         let written = self
             .room
             .client_events(
@@ -116,7 +129,7 @@ impl Reading {
                 &self.viewer,
                 &self.look,
                 events,
-                EventFormat::Client,
+                form,
             )
             .await?;
         Ok(written.into_iter().map(Raw::from_json).collect())
@@ -183,7 +196,11 @@ pub(super) fn viewer(server: &Server, requester: &Requester) -> Viewer {
 }
 
 /// The boundary in the timeline that a token of a client names: one of `/messages` or of `/sync`.
-async fn boundary_of(room: &Room, snapshot: &Snapshot, token: &str) -> Result<PlaceToken> {
+async fn boundary_of(
+    room: &Room,
+    snapshot: &Snapshot,
+    token: &str,
+) -> Result<PlaceToken> {
     if let Ok(place) = token.parse() {
         return Ok(place);
     }

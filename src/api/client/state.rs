@@ -91,7 +91,7 @@ pub(super) async fn get_state_events(
         .state_at(&server.rooms, &reading.snapshot, &reading.look, root, None)
         .await?;
     Ok(get_state_events::v3::Response::new(
-        reading.events(&state).await?,
+        reading.state(&state).await?,
     ))
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn get_state_event_for_key(
         .ok_or_else(|| error::not_found("There is no such state in this room"))?;
     let json = match call.format {
         StateEventFormat::Event => {
-            let events: Vec<Raw<AnyStateEvent>> = reading.events(&[event]).await?;
+            let events: Vec<Raw<AnyStateEvent>> = reading.state(&[event]).await?;
             let event = events.into_iter().next();
             event
                 .ok_or_else(|| error::internal("an event was not written"))?

@@ -71,6 +71,7 @@ impl World {
             ("kind", "override".to_owned()),
             ("rule_id", "rule".to_owned()),
             ("tag", "u.tag".to_owned()),
+            ("rel_type", "m.annotation".to_owned()),
             ("version", "1".to_owned()),
             ("session_id", "session".to_owned()),
         ]);

@@ -75,16 +75,33 @@ impl Writing<'_> {
         if !direct && !counted {
             return;
         }
+        let short = self.short();
         let row = self.working.threads.entry(root).or_default();
         row.notify += u64::from(counted);
+        let first = row.count == 0;
         if direct {
+            if !first {
+                let old = (short, row.latest_place);
+                self.batch.delete(&schema::THREAD_BY_PLACE, &old);
+            }
             row.count += 1;
             row.latest = judged.event.number;
             row.latest_place = place;
+            self.batch
+                .put(&schema::THREAD_BY_PLACE, &(short, place), &root);
         }
         let row = row.clone();
-        let key = (self.short(), root);
-        self.batch.put(&schema::THREAD_BY_ROOT, &key, &row);
+        self.batch
+            .put(&schema::THREAD_BY_ROOT, &(short, root), &row);
+        if direct {
+            let parent = relation.and_then(|relation| self.working.events.get(&relation.parent));
+            let parent = parent.and_then(Option::as_ref).filter(|_| first);
+            let began = parent.map(|parent| parent.header.sender.clone());
+            for user in began.iter().chain([&judged.event.header.sender]) {
+                let key = (short, root, self.storage.user_hash(user));
+                self.batch.put(&schema::PARTICIPANT_BY_THREAD, &key, &());
+            }
+        }
     }
 
     fn relation(&mut self, event: &StoredEvent, relation: &Relation, place: Place) {

@@ -108,7 +108,14 @@ impl Seen<'_> {
     ) -> Vec<Value> {
         let written = self
             .room
-            .client_events(self.rooms, snapshot, self.viewer, look, events, format)
+            .client_events(
+                self.rooms,
+                snapshot,
+                self.viewer,
+                look,
+                events,
+                format.into(),
+            )
             .await
             .unwrap();
         let read = |event: &str| serde_json::from_str(event).unwrap();

@@ -205,7 +205,7 @@ async fn fractions_of_old_rooms_come_out_as_they_went_in() {
             &viewers[0],
             &look,
             &[event.unwrap()],
-            EventFormat::Client,
+            EventFormat::Client.into(),
         )
         .await
         .unwrap();

@@ -58,6 +58,10 @@ tables! { ROOM_TABLES:
     39 RELATION_BY_PARENT Range: (ShortRoomId, NameHash, Place) => RelationRow;
     /// Totals of a thread, by its root event.
     40 THREAD_BY_ROOT Point: (ShortRoomId, EventNumber) => ThreadRow;
+    /// The roots of threads, by the places of the threads' latest events.
+    47 THREAD_BY_PLACE Range: (ShortRoomId, Place) => EventNumber;
+    /// Who has said something in a thread, or begun it (root, user).
+    48 PARTICIPANT_BY_THREAD Point: (ShortRoomId, EventNumber, NameHash) => ();
     /// The latest receipt of a user (user, kind, thread).
     41 RECEIPT_BY_ROOM Range: (ShortRoomId, NameHash, u8, NameHash) => Stamped<ReceiptRow>;
     /// Receipts in the order in which we learned of them; those since replaced are skipped by readers.
