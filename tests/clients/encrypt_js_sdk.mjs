@@ -24,14 +24,14 @@ const password = "correct horse";
 // What was not answered is sent again, with the same transaction id; a bad answer is one.
 const again = (_event, _attempts, error) => (error.name === "ConnectionError" ? 50 : -1);
 
-async function until(what, done) {
+async function until(what, done, why = () => "") {
     console.log(what);
     for (let i = 0; i < patience * 20; i++) {
         const result = await done();
         if (result) return result;
         await sleep(50);
     }
-    assert.fail(`waited in vain: ${what}`);
+    assert.fail(`waited in vain: ${what} ${why()}`);
 }
 
 // A person, and the key to what they keep secret on the server.
@@ -125,7 +125,11 @@ async function textOf(client, room, id) {
 async function seen(devices, room, event, body) {
     for (const device of devices) {
         const who = `${device.getUserId()} on ${device.getDeviceId()}`;
-        await until(`${who} decrypts “${body}”`, async () => (await textOf(device, room, event)) === body);
+        const reads = async () => (await textOf(device, room, event)) === body;
+        await until(`${who} decrypts “${body}”`, reads, () => {
+            const found = device.getRoom(room).findEventById(event);
+            return `(${found ? `${found.status}, ${found.decryptionFailureReason}` : "not there"}, ${device.getSyncState()})`;
+        });
     }
 }
 
@@ -219,6 +223,10 @@ const during = async (client, name) => {
     return said;
 };
 const [a, b] = await Promise.all([during(alice1, "alice"), during(bob2, "bob"), kill()]);
+const end = await say(bob1, text("the end"));
+await seen(devices, room, end, "the end");
+// A client that was away gets a gap and fills it, as when its user scrolls back.
+for (const device of devices) await device.scrollback(device.getRoom(room), 100);
 for (const [event, body] of [...a, ...b]) await seen(devices, room, event, body);
 
 // All keys are backed up, by each who has them; a device goes, and one that comes anew reads everything.

@@ -196,11 +196,7 @@ pub(super) fn viewer(server: &Server, requester: &Requester) -> Viewer {
 }
 
 /// The boundary in the timeline that a token of a client names: one of `/messages` or of `/sync`.
-async fn boundary_of(
-    room: &Room,
-    snapshot: &Snapshot,
-    token: &str,
-) -> Result<PlaceToken> {
+async fn boundary_of(room: &Room, snapshot: &Snapshot, token: &str) -> Result<PlaceToken> {
     if let Ok(place) = token.parse() {
         return Ok(place);
     }

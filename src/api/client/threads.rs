@@ -8,10 +8,7 @@ use ruma::api::{
 };
 use storage::schema::Place;
 
-use super::{
-    reading::Reading,
-    relations::page_limit,
-};
+use super::{reading::Reading, relations::page_limit};
 use crate::{Call, Server};
 
 /// [`GET /rooms/{roomId}/threads`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidthreads).
