@@ -28,6 +28,11 @@ impl ReadEvent {
         content_of(&self.row)
     }
 
+    /// Whether it relates to another event.
+    pub fn relates(&self) -> bool {
+        canonical::member(self.content(), "m.relates_to").is_some()
+    }
+
     /// Whether it is a state event of that type.
     pub(crate) fn is_state(&self, event_type: &str) -> bool {
         self.row.header.state_key.is_some() && self.row.header.event_type == event_type

@@ -227,13 +227,19 @@ impl Reading<'_> {
         look: &Look,
         shown: Shown,
     ) -> error::Result<Timeline> {
+        // Without a gap before the events, what relates to them is among them, or was told before.
+        let filter = &self.request.filter.room.timeline;
+        let related = shown.limited
+            || filter.types.is_some()
+            || !filter.not_types.is_empty()
+            || shown.events.iter().any(ReadEvent::relates);
         let end = || look.end().map(PlaceToken);
         let prev_batch = match shown.before {
             Some(before) => before,
             None => end()?,
         };
         Ok(Timeline {
-            events: self.written(room, look, &shown.events, true).await?,
+            events: self.written(room, look, &shown.events, related).await?,
             limited: shown.limited,
             prev_batch: Some(prev_batch),
         })
