@@ -10,11 +10,12 @@ mod related;
 use std::sync::Arc;
 
 use pdu::tree::NodeHash;
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, events::StateEventType};
 use storage::{
     Batch, Position, Raw, Storage, Topic,
     schema::{
-        self, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, StateChange, StreamRecord,
+        self, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, Speaker, StateChange,
+        StreamRecord,
     },
 };
 
@@ -101,7 +102,7 @@ pub(crate) fn finish(storage: &Storage, batch: &mut Batch, working: &mut Working
 /// The rows of a new room.
 fn create(storage: &Storage, batch: &mut Batch, working: &Working) {
     let short = working.room.short;
-    let create = working.current(&ruma::events::StateEventType::RoomCreate, "");
+    let create = working.current(&StateEventType::RoomCreate, "");
     let room_id = create.map_or(&*working.room.room_id, |create| create.pdu.room_id());
     let name = storage.room_hash(room_id);
     batch.expect_absent(&schema::HEAD_BY_ROOM, &short);
@@ -250,6 +251,7 @@ impl Writing<'_> {
             historic: judged.is_historic(),
             root: judged.change.root,
             state,
+            speaker: self.speaker(judged),
         };
         let position = Position::pending(self.index);
         self.batch.put(
@@ -269,6 +271,16 @@ impl Writing<'_> {
             .put(&schema::STREAM_BY_POSITION, &position, &record);
     }
 
+    fn speaker(&self, judged: &Judged) -> Option<Speaker> {
+        let sender = &judged.event.header.sender;
+        let member = self.working.current(&StateEventType::RoomMember, sender)?;
+        (!judged.is_historic()).then(|| Speaker {
+            user: self.storage.state_key_hash(sender),
+            member: member.number,
+            replaced: member.header.replaces_state,
+        })
+    }
+
     /// One changed entry of the current state, in the flat tables.
     fn state_entry(&mut self, entry: &Entry) {
         let generation = self.working.head.generation;
@@ -286,12 +298,12 @@ impl Writing<'_> {
             None => self.batch.delete(&schema::STATE_BY_ROOM, &key),
         }
         match event_type {
-            ruma::events::StateEventType::RoomMember => self.member(entry),
-            ruma::events::StateEventType::RoomHistoryVisibility if state_key.is_empty() => {
+            StateEventType::RoomMember => self.member(entry),
+            StateEventType::RoomHistoryVisibility if state_key.is_empty() => {
                 let pdu = entry.after.as_ref().map(|event| event.pdu.as_ref());
                 self.working.head.visibility = crate::writer::visibility_of(pdu);
             }
-            ruma::events::StateEventType::RoomGuestAccess if state_key.is_empty() => {
+            StateEventType::RoomGuestAccess if state_key.is_empty() => {
                 let (before, after) = (entry.before.as_deref(), entry.after.as_deref());
                 let short = self.working.room.short;
                 crate::guests::changed(self.storage, self.batch, short, before, after);

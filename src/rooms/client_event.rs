@@ -59,6 +59,52 @@ impl Room {
         events: &[ReadEvent],
         form: EventForm,
     ) -> error::Result<Vec<Box<RawValue>>> {
+        let all: Vec<_> = events.iter().collect();
+        let memberships = self.memberships_after(snapshot, viewer, look, &all);
+        let memberships: Vec<_> = memberships.await?.into_iter().map(Some).collect();
+        let writing = Writing {
+            events,
+            memberships,
+            form,
+        };
+        self.write_events(rooms, snapshot, viewer, look, writing)
+            .await
+    }
+
+    /// State events as clients get them beside a timeline: as [`Room::client_events`], but for the viewer's
+    /// membership then, which is left out where only the state tree could tell it.
+    pub async fn client_state(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        look: &Look,
+        events: &[ReadEvent],
+        format: EventFormat,
+    ) -> error::Result<Vec<Box<RawValue>>> {
+        let known = events.iter().map(|event| look.known_after(viewer, event));
+        let writing = Writing {
+            events,
+            memberships: known.collect(),
+            form: format.into(),
+        };
+        self.write_events(rooms, snapshot, viewer, look, writing)
+            .await
+    }
+
+    async fn write_events(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        viewer: &Viewer,
+        look: &Look,
+        writing: Writing<'_>,
+    ) -> error::Result<Vec<Box<RawValue>>> {
+        let Writing {
+            events,
+            memberships,
+            form,
+        } = writing;
         let named = events.iter().flat_map(|event| {
             let header = &event.row.header;
             [header.replaces_state, header.redacted_because]
@@ -87,8 +133,6 @@ impl Room {
             .flatten()
             .map(|event| (event.number, event))
             .collect();
-        let all: Vec<_> = events.iter().collect();
-        let memberships = self.memberships_after(snapshot, viewer, look, &all).await?;
         let hidden = self
             .hidden_before(snapshot, viewer, look, events, &memberships, &others)
             .await?;
@@ -115,14 +159,15 @@ impl Room {
         viewer: &Viewer,
         look: &Look,
         events: &[ReadEvent],
-        memberships: &[Option<Membership>],
+        memberships: &[MembershipThen],
         others: &HashMap<EventNumber, ReadEvent>,
     ) -> error::Result<BTreeSet<EventNumber>> {
         let replaced: Vec<ReadEvent> = events
             .iter()
             .zip(memberships)
             .filter(|(event, membership)| {
-                **membership != Some(Membership::Join) && !event.is_member_event_of(&viewer.user_id)
+                **membership != Some(Some(Membership::Join))
+                    && !event.is_member_event_of(&viewer.user_id)
             })
             .filter_map(|(event, _)| others.get(&event.row.header.replaces_state?).cloned())
             .collect();
@@ -136,6 +181,16 @@ impl Room {
             .map(|(event, _)| event.number)
             .collect())
     }
+}
+
+/// The viewer's membership after an event, if it is known: none, or which.
+type MembershipThen = Option<Option<Membership>>;
+
+/// What is to be written.
+struct Writing<'a> {
+    events: &'a [ReadEvent],
+    memberships: Vec<MembershipThen>,
+    form: EventForm,
 }
 
 struct Writer<'a> {
@@ -152,11 +207,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write(
-        &self,
-        event: &ReadEvent,
-        membership: Option<Membership>,
-    ) -> error::Result<Box<RawValue>> {
+    fn write(&self, event: &ReadEvent, membership: MembershipThen) -> error::Result<Box<RawValue>> {
         let mut json = String::with_capacity(event.row.json.len() + 512);
         self.event(&mut json, &event.row)?;
         json.push_str(",\"unsigned\":{");
@@ -166,8 +217,11 @@ impl Writer<'_> {
         if let Some(bundle) = self.bundles.get(&event.number) {
             self.bundle(&mut json, bundle)?;
         }
-        let membership = membership.map_or("leave", Membership::as_str);
-        let _ = write!(json, ",\"membership\":\"{membership}\"}}}}");
+        if let Some(membership) = membership {
+            let membership = membership.map_or("leave", Membership::as_str);
+            let _ = write!(json, ",\"membership\":\"{membership}\"");
+        }
+        json.push_str("}}");
         RawValue::from_string(json).map_err(error::internal)
     }
 

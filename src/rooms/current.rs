@@ -14,7 +14,7 @@ use crate::{Room, Rooms, StateKey, StoredEvent, writer::flat_key};
 impl Room {
     /// The numbers of the events of the current state under some keys, with the head: one round trip
     /// for a room in the first generation of its flat tables, as nearly all are.
-    pub async fn current_numbers(
+    pub(crate) async fn current_numbers(
         &self,
         rooms: &Rooms,
         snapshot: &Snapshot,
@@ -41,6 +41,24 @@ impl Room {
             }
             generation = head.generation;
         }
+    }
+
+    /// The numbers of the events of the current state under some keys, in a generation of the flat tables
+    /// that is known to be in force. One round trip.
+    pub async fn numbers_now(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        generation: Generation,
+        keys: &[StateKey],
+    ) -> error::Result<Vec<Option<EventNumber>>> {
+        let flat: Vec<_> = keys
+            .iter()
+            .map(|(t, k)| flat_key(rooms.storage(), self.short, generation, &t.to_string(), k))
+            .collect();
+        let rows = snapshot.multi_get(&schema::STATE_BY_ROOM, &flat).await?;
+        let numbers = rows.into_iter().map(|row| row.map(|row| row.value));
+        Ok(numbers.collect())
     }
 
     /// Entries of the current state, with the head; two round trips.

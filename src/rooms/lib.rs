@@ -5,6 +5,7 @@
 //! about an accepted event reads the room log or the stream; nothing is called.
 
 mod accept;
+mod ahead;
 mod aliases;
 mod client_event;
 mod create;

@@ -107,8 +107,8 @@ struct Asked {
 }
 
 impl Rooms {
-    /// What somebody has not read in some rooms, in their order. Two round trips; a third where threads
-    /// are unread or rules of their own apply. Nothing for a room that they never joined.
+    /// What somebody has not read in some rooms, in their order. Two round trips; a third where new threads
+    /// are unread, or rules of their own apply. Nothing for a room that they never joined.
     pub async fn unread(
         &self,
         snapshot: &Snapshot,
@@ -148,6 +148,9 @@ impl Rooms {
                 )
             })
             .collect();
+        for room in rooms {
+            self.read_second_ahead(snapshot, viewer, room);
+        }
         let answers = snapshot.read(&reads).await?;
         let (id, rules) = self.rules(viewer, &answers, &data)?;
         let mut asked = Vec::new();

@@ -105,7 +105,11 @@ impl Look {
     ///
     /// An event made here follows all that was there: its state is the room's, and since the viewer's
     /// latest member event that has said the same of them. An event made elsewhere may not know of it.
-    fn known_after(&self, viewer: &Viewer, event: &ReadEvent) -> Option<Option<Membership>> {
+    pub(crate) fn known_after(
+        &self,
+        viewer: &Viewer,
+        event: &ReadEvent,
+    ) -> Option<Option<Membership>> {
         let Some(row) = &self.row else {
             return Some(None);
         };

@@ -14,6 +14,7 @@ mod clock;
 mod cost;
 mod failure;
 mod follow;
+mod gather;
 pub mod key;
 mod long;
 mod model;
@@ -132,6 +133,7 @@ pub struct Snapshot {
     view: View,
     position: Position,
     counters: Arc<Counters>,
+    gather: Option<Arc<gather::Gather>>,
 }
 
 #[derive(Clone, Debug)]
@@ -195,6 +197,7 @@ impl Storage {
             view,
             position: Position::new(self.0.epoch, stamp, u16::MAX),
             counters: Arc::clone(&self.0.counters),
+            gather: None,
         })
     }
 
@@ -314,8 +317,11 @@ impl Snapshot {
         self.position
     }
 
-    /// Answers a list of reads, all from this view, in one round trip.
+    /// Answers a list of reads, all from this view, in one round trip; an empty one costs none.
     pub async fn read(&self, reads: &Reads) -> Result<Answers, ReadError> {
+        if reads.is_empty() {
+            return Ok(Answers::default());
+        }
         let mut answers = self.answer(reads).await?;
         let pieces = long::missing(reads, &answers);
         if !pieces.is_empty() {
@@ -326,6 +332,13 @@ impl Snapshot {
     }
 
     async fn answer(&self, reads: &Reads) -> Result<Answers, ReadError> {
+        match &self.gather {
+            Some(gather) => gather.read(reads).await,
+            None => self.answer_list(reads).await,
+        }
+    }
+
+    async fn answer_list(&self, reads: &Reads) -> Result<Answers, ReadError> {
         let answers = match &self.view {
             View::Model(view) => view.read(reads),
             View::Rocks(view) => view.read(reads).await?,

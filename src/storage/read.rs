@@ -127,7 +127,7 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// One range as the engines see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RawRange {
     pub(crate) from: Vec<u8>,
     pub(crate) to: Vec<u8>,
@@ -159,6 +159,12 @@ impl Reads {
     /// Whether nothing is asked.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty()
+    }
+
+    /// Asks for what another list asks, too.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.ranges.extend(other.ranges);
     }
 
     /// Asks for one row.
@@ -224,7 +230,7 @@ impl Reads {
 pub(crate) type RawRows = Vec<(Bytes, Bytes)>;
 
 /// The answers to a list of reads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answers {
     pub(crate) keys: Vec<Option<Bytes>>,
     pub(crate) ranges: Vec<RawRows>,

@@ -12,11 +12,12 @@ use rooms::{Room, TypingNow};
 use storage::{
     Answers, Found, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Slot, Snapshot,
     Stamped,
-    schema::{self, AccountDataRow, Membership, UserChange, UserRoomRow},
+    schema::{self, Membership, UserChange, UserRoomRow},
 };
 
 use crate::{
     Request, Syncs,
+    account_data::AccountData,
     device::{self, OfDevice},
     device_lists::DeviceNews,
     wants::{room_passes, type_passes},
@@ -27,14 +28,12 @@ use crate::{
 const USER_CHANGES_MAX: usize = 1_000;
 
 /// What changed, by room, before the rooms are read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Changes {
     /// Rooms in which something may have happened.
     pub(crate) rooms: Vec<ChangedRoom>,
     /// The rooms that the user is in, changed or not.
     pub(crate) joined: BTreeSet<ShortRoomId>,
-    /// Global account data that changed; all of it at first.
-    pub(crate) account_data: Vec<AccountDataRow>,
     /// People whom the user does not want to hear of.
     pub(crate) ignored: HashSet<String>,
     /// What the device is told of itself.
@@ -57,8 +56,6 @@ pub(crate) struct ChangedRoom {
     pub(crate) read: bool,
     /// Who types, if that changed.
     pub(crate) typing: Option<TypingNow>,
-    /// Account data of the room that changed.
-    pub(crate) account_data: Vec<AccountDataRow>,
 }
 
 /// A user's rooms, those they were invited to and those they left too.
@@ -66,8 +63,10 @@ pub(crate) struct ChangedRoom {
 pub(crate) struct UserRooms {
     /// Where the user's tail stood; the rows are these for as long as it does.
     tail: Option<Position>,
-    pub(crate) rows: BTreeMap<ShortRoomId, Stamped<UserRoomRow>>,
+    rows: Arc<RowsOfRooms>,
 }
+
+type RowsOfRooms = BTreeMap<ShortRoomId, Stamped<UserRoomRow>>;
 
 impl UserRooms {
     fn joined(&self) -> impl Iterator<Item = &ShortRoomId> {
@@ -86,11 +85,14 @@ impl UserRooms {
     }
 }
 
+type UserLogRow = ((ShortUserId, Position), Found<UserChange>);
 type RoomRows = Vec<((ShortUserId, ShortRoomId), Found<Stamped<UserRoomRow>>)>;
 
 /// What changed for the user themselves.
 #[derive(Debug, Default)]
 struct OfUser {
+    /// Rooms of which the user's row changed, and when.
+    rooms: Vec<(Position, ShortRoomId)>,
     reads: BTreeSet<ShortRoomId>,
     account_data: BTreeSet<(ShortRoomId, NameHash)>,
     device_list: bool,
@@ -141,28 +143,34 @@ impl Tails {
 }
 
 impl Syncs {
-    /// What changed. One round trip where the user's rooms are remembered, and one for account data.
+    /// What changed. One round trip where the user's rooms are remembered, one more where some of these rows
+    /// changed.
     pub(crate) async fn changes(
         &self,
         snapshot: &Snapshot,
         request: &Request,
-    ) -> error::Result<Changes> {
+    ) -> error::Result<(Changes, AccountData)> {
         let (user, since) = (request.viewer.short, request.position());
         let ignored_key = (
             user,
             ShortRoomId::NONE,
             self.0.storage.type_hash("m.ignored_user_list"),
         );
+        let known = self.0.user_rooms.get(&user);
         let mut reads = Reads::new();
         let tail = reads.get(&schema::TAIL_BY_USER, &user);
         let ignored = reads.get(&schema::ACCOUNT_DATA_BY_USER, &ignored_key);
         let log = since.map(|since| {
+            // Back to where their rooms are known, too.
+            let known = known
+                .as_ref()
+                .map(|known| known.tail.unwrap_or(Position::START));
+            let after = known.map_or(since, |known| known.min(since));
             let range = Range::prefix(&(user,))
-                .after(&(user, since))
+                .after(&(user, after))
                 .limit(USER_CHANGES_MAX + 1);
             reads.range(&schema::CHANGE_BY_USER_POSITION, &range)
         });
-        let known = self.0.user_rooms.get(&user);
         let tails = known
             .as_ref()
             .filter(|_| since.is_some())
@@ -174,31 +182,37 @@ impl Syncs {
         let of_device = device::Asked::ask(&mut reads, request);
         let answers = snapshot.read(&reads).await?;
         let of_device = of_device.answer(&answers)?;
-        let tail = answers.one(&tail)?.map(|row| row.value.position);
-        let of_user = match &log {
-            Some(log) => OfUser::new(answers.rows(log)?.into_iter().map(|(_, row)| row.value)),
-            None => OfUser::default(),
-        };
+        let log = log.map(|log| answers.rows(&log)).transpose()?;
+        let of_user = OfUser::new(log.iter().flatten(), since);
         let ignored = answers.one(&ignored)?;
         let ignored = ignored.map(|row| ignored_users(&row.value.value.json));
-        let (rooms, moved) = match (known, tails) {
-            (Some(known), tails) if known.tail == tail => {
-                let moved = match (tails, since) {
-                    (Some(tails), Some(since)) => tails.moved(&answers, since)?,
-                    _ => BTreeMap::new(),
-                };
-                (known, moved)
+        let mut moved = match (tails, since) {
+            (Some(tails), Some(since)) => tails.moved(&answers, since)?,
+            _ => BTreeMap::new(),
+        };
+        let tail = answers.one(&tail)?.map(|row| row.value.position);
+        let renewing = Renewing {
+            snapshot,
+            user,
+            since,
+            tail,
+        };
+        let rooms = match (known, fresh) {
+            (Some(known), _) if known.tail == tail => known,
+            (Some(known), _) if known.tail < tail && log.is_some() && !of_user.all => {
+                let changed = of_user.rooms_after(known.tail);
+                self.renewed(&renewing, &known, changed, &mut moved).await?
             }
-            _ => {
-                let rows = match &fresh {
-                    Some(slot) => Some(answers.rows(slot)?),
-                    None => None,
-                };
-                self.read_rooms(snapshot, user, tail, rows, since).await?
+            (_, fresh) => {
+                let rows = fresh.map(|slot| answers.rows(&slot)).transpose()?;
+                self.read_rooms(&renewing, rows, &mut moved).await?
             }
         };
-        let mut account_data = self.account_data(snapshot, request, &of_user).await?;
-        let global = account_data.remove(&ShortRoomId::NONE).unwrap_or_default();
+        let account_data = if since.is_none() || of_user.all {
+            AccountData::find(snapshot, user, since).await?
+        } else {
+            AccountData::Changed(of_user.account_data.clone())
+        };
         let devices = DeviceNews {
             own: of_user.device_list || of_user.all,
             rooms: moved
@@ -208,100 +222,84 @@ impl Syncs {
                 .collect(),
             signed: of_user.signed.clone(),
         };
-        let changed = changed_rooms(self, request, &rooms, moved, &of_user, account_data);
-        Ok(Changes {
+        let changed = changed_rooms(self, request, &rooms, moved, &of_user, &account_data);
+        let changes = Changes {
             of_device,
             devices,
             rooms: self.named(snapshot, request, changed).await?,
             joined: rooms.joined().copied().collect(),
-            account_data: global,
             ignored: ignored.unwrap_or_default(),
-        })
+        };
+        Ok((changes, account_data))
     }
 
-    /// The user's rooms as they are now, to be remembered, and which of them moved.
+    /// The user's rooms, of which some changed since they were remembered; adds which of these moved. One
+    /// round trip, and none if none changed.
+    async fn renewed(
+        &self,
+        renewing: &Renewing<'_>,
+        known: &UserRooms,
+        changed: BTreeSet<ShortRoomId>,
+        moved: &mut BTreeMap<ShortRoomId, Moved>,
+    ) -> error::Result<Arc<UserRooms>> {
+        let mut rows = Arc::clone(&known.rows);
+        if !changed.is_empty() {
+            let keys: Vec<_> = changed.iter().map(|room| (renewing.user, *room)).collect();
+            let mut reads = Reads::new();
+            let found = reads.get_all(&schema::ROOM_BY_USER, &keys);
+            let tails = Tails::ask(&mut reads, changed.iter());
+            let answers = renewing.snapshot.read(&reads).await?;
+            if let Some(since) = renewing.since {
+                moved.extend(tails.moved(&answers, since)?);
+            }
+            let rows = Arc::make_mut(&mut rows);
+            for (room, row) in changed.into_iter().zip(answers.all(&found)?) {
+                match row {
+                    Some(row) => drop(rows.insert(room, row.value)),
+                    None => drop(rows.remove(&room)),
+                }
+            }
+        }
+        Ok(self.remember(renewing, rows))
+    }
+
+    /// The user's rooms as they are now, and which of them moved. A round trip each, unless the rows are
+    /// there already.
     async fn read_rooms(
         &self,
-        snapshot: &Snapshot,
-        user: ShortUserId,
-        tail: Option<Position>,
+        renewing: &Renewing<'_>,
         rows: Option<RoomRows>,
-        since: Option<Position>,
-    ) -> error::Result<(Arc<UserRooms>, BTreeMap<ShortRoomId, Moved>)> {
+        moved: &mut BTreeMap<ShortRoomId, Moved>,
+    ) -> error::Result<Arc<UserRooms>> {
         let rows = match rows {
             Some(rows) => rows,
             None => {
-                let range = Range::prefix(&(user,));
-                let rows = snapshot
+                let range = Range::prefix(&(renewing.user,));
+                let rows = renewing
+                    .snapshot
                     .multi_range(&schema::ROOM_BY_USER, &[range])
                     .await?;
                 rows.into_iter().flatten().collect()
             }
         };
-        let rows = rows
+        let rows: BTreeMap<_, _> = rows
             .into_iter()
             .map(|((_, room), row)| (room, row.value))
             .collect();
-        let rooms = Arc::new(UserRooms { tail, rows });
-        self.0.user_rooms.insert(user, Arc::clone(&rooms));
-        let Some(since) = since else {
-            return Ok((rooms, BTreeMap::new()));
-        };
-        let mut reads = Reads::new();
-        let tails = Tails::ask(&mut reads, rooms.joined());
-        let moved = tails.moved(&snapshot.read(&reads).await?, since)?;
-        Ok((rooms, moved))
+        let rooms = self.remember(renewing, Arc::new(rows));
+        if let Some(since) = renewing.since {
+            let mut reads = Reads::new();
+            let tails = Tails::ask(&mut reads, rooms.joined());
+            *moved = tails.moved(&renewing.snapshot.read(&reads).await?, since)?;
+        }
+        Ok(rooms)
     }
 
-    /// Account data that changed, by room; all of it at first, push rules as they hold.
-    async fn account_data(
-        &self,
-        snapshot: &Snapshot,
-        request: &Request,
-        of_user: &OfUser,
-    ) -> error::Result<BTreeMap<ShortRoomId, Vec<AccountDataRow>>> {
-        let user = request.viewer.short;
-        let since = request.position();
-        let mut data: BTreeMap<ShortRoomId, Vec<AccountDataRow>> = BTreeMap::new();
-        if since.is_none() || of_user.all {
-            let range = Range::prefix(&(user,));
-            let rows = snapshot
-                .multi_range(&schema::ACCOUNT_DATA_BY_USER, &[range])
-                .await?;
-            let later = |row: &Stamped<AccountDataRow>| match since {
-                Some(since) => row.position > since,
-                None => !users::says_nothing(&row.value),
-            };
-            for ((_, room, _), row) in rows.into_iter().flatten() {
-                if later(&row.value) {
-                    data.entry(room).or_default().push(row.value.value);
-                }
-            }
-        } else if !of_user.account_data.is_empty() {
-            let keys: Vec<_> = of_user
-                .account_data
-                .iter()
-                .map(|(room, kind)| (user, *room, *kind))
-                .collect();
-            let rows = snapshot
-                .multi_get(&schema::ACCOUNT_DATA_BY_USER, &keys)
-                .await?;
-            for ((_, room, _), row) in keys.into_iter().zip(rows) {
-                let row = row.map(|row| row.value.value);
-                data.entry(room).or_default().extend(row);
-            }
-        }
-        let global = data.entry(ShortRoomId::NONE).or_default();
-        let is_rules = |row: &AccountDataRow| row.event_type == users::PUSH_RULES;
-        if since.is_none() || global.iter().any(is_rules) {
-            let rules = self.0.users.push_rules_data(user).await?;
-            global.retain(|row| !is_rules(row));
-            global.push(AccountDataRow {
-                event_type: rules.event_type,
-                json: rules.content.get().to_owned(),
-            });
-        }
-        Ok(data)
+    fn remember(&self, renewing: &Renewing<'_>, rows: Arc<RowsOfRooms>) -> Arc<UserRooms> {
+        let tail = renewing.tail;
+        let rooms = Arc::new(UserRooms { tail, rows });
+        self.0.user_rooms.insert(renewing.user, Arc::clone(&rooms));
+        rooms
     }
 
     /// Finds the rooms behind the short ids, without those that the filter does not want.
@@ -327,10 +325,18 @@ impl Syncs {
                 receipts: changed.moved.receipts,
                 read: changed.read,
                 typing: changed.typing,
-                account_data: changed.account_data,
             })
             .collect())
     }
+}
+
+/// What the list of a user's rooms is renewed by.
+struct Renewing<'a> {
+    snapshot: &'a Snapshot,
+    user: ShortUserId,
+    since: Option<Position>,
+    /// Where the user's tail stands.
+    tail: Option<Position>,
 }
 
 /// A changed room of which only the short id is known.
@@ -339,7 +345,6 @@ struct Unnamed {
     moved: Moved,
     read: bool,
     typing: Option<TypingNow>,
-    account_data: Vec<AccountDataRow>,
 }
 
 fn changed_rooms(
@@ -348,7 +353,7 @@ fn changed_rooms(
     rooms: &UserRooms,
     mut moved: BTreeMap<ShortRoomId, Moved>,
     of_user: &OfUser,
-    mut account_data: BTreeMap<ShortRoomId, Vec<AccountDataRow>>,
+    account_data: &AccountData,
 ) -> Vec<(ShortRoomId, Unnamed)> {
     let since = request.position();
     let typing = &syncs.0.rooms.typing();
@@ -363,9 +368,9 @@ fn changed_rooms(
     } else {
         BTreeSet::new()
     };
+    let with_data = account_data.rooms();
     let mut changed = Vec::new();
-    for (short, row) in &rooms.rows {
-        let account_data = account_data.remove(short).unwrap_or_default();
+    for (short, row) in &*rooms.rows {
         let mut moved = moved.remove(short).unwrap_or_default();
         let new = since.is_none_or(|since| row.position > since);
         let wanted = match row.value.membership {
@@ -377,7 +382,7 @@ fn changed_rooms(
                 let typing = typing.filter(|now| serial.is_some() || !now.users.is_empty());
                 let read = of_user.reads.contains(short) || of_user.all;
                 let any = moved.log || moved.receipts || read || typing.is_some();
-                (any || !account_data.is_empty()).then_some((read, typing))
+                (any || with_data.contains(short)).then_some((read, typing))
             }
             Membership::Invite | Membership::Knock => new.then_some((false, None)),
             Membership::Leave | Membership::Ban => {
@@ -398,7 +403,6 @@ fn changed_rooms(
                 moved,
                 read,
                 typing,
-                account_data,
             };
             changed.push((*short, unnamed));
         }
@@ -407,13 +411,18 @@ fn changed_rooms(
 }
 
 impl OfUser {
-    fn new(changes: impl ExactSizeIterator<Item = UserChange>) -> Self {
-        let mut of_user = Self {
-            all: changes.len() > USER_CHANGES_MAX,
-            ..Self::default()
-        };
-        for change in changes {
-            match change {
+    /// By the rows of a user's log, which may begin before the device's position.
+    fn new<'a>(changes: impl Iterator<Item = &'a UserLogRow>, since: Option<Position>) -> Self {
+        let (mut of_user, mut count) = (Self::default(), 0);
+        for ((_, position), change) in changes {
+            count += 1;
+            if let UserChange::Room(room) = change.value {
+                of_user.rooms.push((*position, room));
+            }
+            if since.is_some_and(|since| *position <= since) {
+                continue;
+            }
+            match change.value {
                 UserChange::Read(room) => drop(of_user.reads.insert(room)),
                 UserChange::AccountData(room, kind) => {
                     of_user.account_data.insert((room, kind));
@@ -424,7 +433,14 @@ impl OfUser {
                 UserChange::Room(_) => {}
             }
         }
+        of_user.all = count > USER_CHANGES_MAX;
         of_user
+    }
+
+    /// The rooms of which the user's row changed after a position.
+    fn rooms_after(&self, tail: Option<Position>) -> BTreeSet<ShortRoomId> {
+        let later = self.rooms.iter().filter(|(at, _)| Some(*at) > tail);
+        later.map(|(_, room)| *room).collect()
     }
 }
 

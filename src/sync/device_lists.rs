@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::try_join_all;
 use storage::{NameHash, ShortRoomId, schema::SIGNATURES_BY_SIGNER};
 
 use crate::{Left, Reading, changes::Changes, update::Joined};
@@ -29,25 +30,43 @@ impl DeviceLists {
 }
 
 impl Reading<'_> {
-    /// Whose devices changed since the device's token; nothing at first, when it knows nobody's.
+    /// Whose devices changed since the device's token, whoever came and went; nobody's at first, when it knows
+    /// nobody's.
+    pub(crate) async fn changed_devices(
+        &self,
+        changes: &Changes,
+    ) -> error::Result<BTreeSet<String>> {
+        let mut changed = BTreeSet::new();
+        let Some(since) = self.since() else {
+            return Ok(changed);
+        };
+        if changes.devices.own {
+            changed.insert(self.viewer().user_id.to_string());
+        }
+        let rooms = &changes.devices.rooms;
+        let of_rooms = self.rooms().device_changes(self.snapshot, rooms, since);
+        let (signed, of_rooms) = tokio::try_join!(self.signed(changes), of_rooms)?;
+        changed.extend(signed);
+        changed.extend(of_rooms);
+        Ok(changed)
+    }
+
+    /// Those whose devices changed, and who share a room newly or no more; nothing at first.
     pub(crate) async fn device_lists(
         &self,
         changes: &Changes,
+        changed: BTreeSet<String>,
         joined: &[Joined],
         left: &[Left],
     ) -> error::Result<DeviceLists> {
-        let Some(since) = self.since() else {
-            return Ok(DeviceLists::default());
+        let mut lists = DeviceLists {
+            changed,
+            ..DeviceLists::default()
         };
-        let mut lists = DeviceLists::default();
-        if changes.devices.own {
-            lists.changed.insert(self.viewer().user_id.to_string());
+        if self.since().is_none() {
+            return Ok(lists);
         }
-        lists.changed.extend(self.signed(changes).await?);
         let (rooms, snapshot) = (self.rooms(), self.snapshot);
-        let aside = &changes.devices.rooms;
-        let changed = rooms.device_changes(snapshot, aside, since).await?;
-        lists.changed.extend(changed);
         let new: Vec<ShortRoomId> = joined
             .iter()
             .filter(|joined| joined.met.room_is_new)
@@ -93,15 +112,16 @@ impl Reading<'_> {
         joined: &[Joined],
     ) -> error::Result<BTreeSet<String>> {
         let mut gone = BTreeSet::new();
-        for joined in joined.iter().filter(|joined| !joined.met.room_is_new) {
-            if joined.met.members.is_empty() {
-                continue;
-            }
+        let told = |joined: &&Joined| !joined.met.room_is_new && !joined.met.members.is_empty();
+        let asked = joined.iter().filter(told).map(async |joined| {
             let members: BTreeSet<String> = joined.met.members.iter().cloned().collect();
             let here = self
                 .rooms()
                 .joined_to_any(self.snapshot, &[joined.room.short], &members)
                 .await?;
+            Ok::<_, error::Error>((members, here))
+        });
+        for (members, here) in try_join_all(asked).await? {
             gone.extend(members.difference(&here).cloned());
             lists.changed.extend(here);
         }

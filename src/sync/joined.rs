@@ -14,19 +14,20 @@ use crate::{
     log::{self, Part, RoomLog},
     state::Needed,
     timeline::Shown,
-    update::{Joined, Met, Timeline},
+    update::{Joined, Met, Summary, Timeline},
     wants::type_passes,
 };
 
 /// Rooms that are read at once.
-const ROOMS_AT_ONCE: usize = 16;
+const ROOMS_AT_ONCE: usize = 200;
 
-/// What is read of all rooms together.
-struct OfRoom<'a> {
-    changed: &'a ChangedRoom,
-    log: Option<RoomLog>,
-    receipts: Option<Box<RawValue>>,
-    unread: Unread,
+/// What the log of a room tells.
+#[derive(Debug, Default)]
+struct OfLog {
+    timeline: Timeline,
+    state: Vec<Box<RawValue>>,
+    summary: Option<Summary>,
+    met: Met,
 }
 
 impl Reading<'_> {
@@ -37,21 +38,42 @@ impl Reading<'_> {
             .iter()
             .filter(|room| room.row.value.membership == Membership::Join)
             .collect();
-        let (logs, receipts, unread) = tokio::try_join!(
-            self.logs(&rooms),
+        let (told, receipts, unread) = tokio::try_join!(
+            self.read_logs(&rooms, changes),
             self.receipts(&rooms),
             self.unread(&rooms)
         )?;
-        let parts = rooms.into_iter().zip(logs).zip(receipts).zip(unread);
-        let mut reading: Vec<BoxFuture<'_, error::Result<Option<Joined>>>> = Vec::new();
-        for (((changed, log), receipts), unread) in parts {
-            let of_room = OfRoom {
-                changed,
-                log,
-                receipts,
-                unread,
-            };
-            reading.push(Box::pin(self.joined_room(of_room, changes)));
+        let parts = rooms.into_iter().zip(told).zip(receipts).zip(unread);
+        parts
+            .map(|(((changed, told), receipts), unread)| {
+                Ok(Joined {
+                    room: Arc::clone(&changed.room),
+                    timeline: told.timeline,
+                    state: told.state,
+                    summary: told.summary,
+                    unread,
+                    ephemeral: self.ephemeral(changed, receipts)?,
+                    account_data: Vec::new(),
+                    counts_changed: changed.read,
+                    met: told.met,
+                })
+            })
+            .collect()
+    }
+
+    /// What the logs tell of the rooms that have something new in them, in their order.
+    async fn read_logs(
+        &self,
+        rooms: &[&ChangedRoom],
+        changes: &Changes,
+    ) -> error::Result<Vec<OfLog>> {
+        let logs = self.logs(rooms).await?;
+        let mut reading: Vec<BoxFuture<'_, error::Result<OfLog>>> = Vec::new();
+        for (changed, log) in rooms.iter().zip(logs) {
+            reading.push(match log {
+                Some(log) => Box::pin(self.events(changed, log, changes)),
+                None => Box::pin(std::future::ready(Ok(OfLog::default()))),
+            });
         }
         some_at_once(reading).await
     }
@@ -60,7 +82,10 @@ impl Reading<'_> {
     async fn logs(&self, rooms: &[&ChangedRoom]) -> error::Result<Vec<Option<RoomLog>>> {
         let wanted = rooms.iter().filter(|changed| changed.log);
         let parts: Vec<_> = wanted
-            .map(|changed| (changed.room.short, self.part(None)))
+            .map(|changed| {
+                self.name_ahead(&changed.room);
+                (changed.room.short, self.part(None))
+            })
             .collect();
         let mut logs = log::read(self.snapshot, &parts).await?.into_iter();
         let of = |changed: &&ChangedRoom| match changed.log {
@@ -115,38 +140,13 @@ impl Reading<'_> {
             .await
     }
 
-    async fn joined_room(
-        &self,
-        of_room: OfRoom<'_>,
-        changes: &Changes,
-    ) -> error::Result<Option<Joined>> {
-        let changed = of_room.changed;
-        let room = &changed.room;
-        let mut joined = Joined {
-            room: Arc::clone(room),
-            timeline: Timeline::default(),
-            state: Vec::new(),
-            summary: None,
-            unread: of_room.unread,
-            ephemeral: self.ephemeral(changed, of_room.receipts)?,
-            account_data: self.room_account_data(room, &changed.account_data)?,
-            counts_changed: changed.read,
-            met: Met::default(),
-        };
-        if let Some(log) = of_room.log {
-            self.events(&mut joined, changed, log, changes).await?;
-        }
-        Ok(Some(joined).filter(|joined| !joined.is_empty()))
-    }
-
     /// Timeline, state and summary of a room whose log went on.
     async fn events(
         &self,
-        joined: &mut Joined,
         changed: &ChangedRoom,
         mut log: RoomLog,
         changes: &Changes,
-    ) -> error::Result<()> {
+    ) -> error::Result<OfLog> {
         let room = &changed.room;
         let known = match self.since() {
             None => false,
@@ -163,11 +163,11 @@ impl Reading<'_> {
             };
             let again = log::read(self.snapshot, &[(room.short, part)]).await?;
             let Some(whole) = again.into_iter().flatten().next() else {
-                return Ok(());
+                return Ok(OfLog::default());
             };
             log = whole;
         }
-        joined.met = Met {
+        let met = Met {
             room_is_new: !known,
             generation: log.head.generation,
             members: log.changed_members().map(ToOwned::to_owned).collect(),
@@ -177,17 +177,24 @@ impl Reading<'_> {
             row: Some(changed.row.value.clone()),
             until: None,
         };
-        let mut shown = self.shown(room, &look, &mut log, &changes.ignored).await?;
+        let whole = !known || self.request.full_state;
+        let summarised = whole || log.touches_summary();
+        if !whole {
+            self.read_ahead(room, &log);
+        }
+        let summary = async {
+            match summarised {
+                true => self.summary(room, &look).await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let shown = self.shown(room, &look, &mut log, &changes.ignored);
+        let (mut shown, summary) = tokio::try_join!(shown, summary)?;
         if !known {
             // NOTSPEC: limited, even if it begins with the room: what the device has does not lead up to it.
             shown.limited |= again || !log.begins_with_create();
         }
-        let whole = !known || self.request.full_state;
-        if whole || log.touches_summary() {
-            joined.summary = Some(self.summary(room, &look).await?);
-        }
-        let heroes: Vec<String> = joined
-            .summary
+        let heroes: Vec<String> = summary
             .iter()
             .filter_map(|summary| summary.heroes.as_ref())
             .flatten()
@@ -202,9 +209,14 @@ impl Reading<'_> {
             heroes: &heroes,
         };
         let state = self.state(&mut log, &needed).await?;
-        joined.state = self.written(room, &look, &state, false).await?;
-        joined.timeline = self.timeline(room, &look, shown).await?;
-        Ok(())
+        let state = self.written_state(room, &look, &state);
+        let (state, timeline) = tokio::try_join!(state, self.timeline(room, &look, &shown))?;
+        Ok(OfLog {
+            timeline,
+            state,
+            summary,
+            met,
+        })
     }
 
     /// Whether the user was joined in a state.
@@ -225,7 +237,7 @@ impl Reading<'_> {
         &self,
         room: &Room,
         look: &Look,
-        shown: Shown,
+        shown: &Shown,
     ) -> error::Result<Timeline> {
         // Without a gap before the events, what relates to them is among them, or was told before.
         let filter = &self.request.filter.room.timeline;
@@ -233,10 +245,9 @@ impl Reading<'_> {
             || filter.types.is_some()
             || !filter.not_types.is_empty()
             || shown.events.iter().any(ReadEvent::relates);
-        let end = || look.end().map(PlaceToken);
         let prev_batch = match shown.before {
             Some(before) => before,
-            None => end()?,
+            None => look.end().map(PlaceToken)?,
         };
         Ok(Timeline {
             events: self.written(room, look, &shown.events, related).await?,
@@ -253,22 +264,34 @@ impl Reading<'_> {
         events: &[ReadEvent],
         relations: bool,
     ) -> error::Result<Vec<Box<RawValue>>> {
-        if events.is_empty() {
-            return Ok(Vec::new());
-        }
         let form = EventForm {
             format: self.request.format(),
             relations,
         };
         let (rooms, viewer) = (self.rooms(), self.viewer());
-        let written = room
-            .client_events(rooms, self.snapshot, viewer, look, events, form)
-            .await?;
+        let written = room.client_events(rooms, self.snapshot, viewer, look, events, form);
+        Ok(self.with_fields(written.await?))
+    }
+
+    /// State events as the client gets them.
+    pub(crate) async fn written_state(
+        &self,
+        room: &Room,
+        look: &Look,
+        events: &[ReadEvent],
+    ) -> error::Result<Vec<Box<RawValue>>> {
+        let (rooms, viewer) = (self.rooms(), self.viewer());
+        let format = self.request.format();
+        let written = room.client_state(rooms, self.snapshot, viewer, look, events, format);
+        Ok(self.with_fields(written.await?))
+    }
+
+    fn with_fields(&self, events: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
         let Some(fields) = &self.request.filter.event_fields else {
-            return Ok(written);
+            return events;
         };
-        let kept = written.into_iter().map(|event| only_fields(event, fields));
-        Ok(kept.collect())
+        let kept = events.into_iter().map(|event| only_fields(event, fields));
+        kept.collect()
     }
 
     /// Who types, and receipts, as far as they changed.
@@ -315,12 +338,10 @@ impl Reading<'_> {
     /// Global account data that changed.
     pub(crate) fn global_account_data(
         &self,
-        changes: &Changes,
+        rows: &[AccountDataRow],
     ) -> error::Result<Vec<Box<RawValue>>> {
         let filter = &self.request.filter.account_data;
-        changes
-            .account_data
-            .iter()
+        rows.iter()
             .filter(|row| type_passes(filter.types.as_deref(), &filter.not_types, &row.event_type))
             .map(account_data_event)
             .collect()
@@ -329,13 +350,12 @@ impl Reading<'_> {
 
 /// Reads rooms, some at once, in their order.
 pub(crate) async fn some_at_once<T>(
-    rooms: Vec<BoxFuture<'_, error::Result<Option<T>>>>,
+    rooms: Vec<BoxFuture<'_, error::Result<T>>>,
 ) -> error::Result<Vec<T>> {
-    let found: Vec<Option<T>> = stream::iter(rooms)
+    stream::iter(rooms)
         .buffered(ROOMS_AT_ONCE)
         .try_collect()
-        .await?;
-    Ok(found.into_iter().flatten().collect())
+        .await
 }
 
 /// Account data as an event.

@@ -34,10 +34,11 @@ impl Reading<'_> {
             reading.push(match log {
                 Some(log) => Box::pin(self.left_room(changed, log, changes)),
                 // A room in which this server never was.
-                None => Box::pin(std::future::ready(self.nothing_of(changed).map(Some))),
+                None => Box::pin(std::future::ready(Ok(Some(nothing_of(changed))))),
             });
         }
-        some_at_once(reading).await
+        let found = some_at_once(reading).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     async fn left_room(
@@ -85,9 +86,9 @@ impl Reading<'_> {
         let state = self.state(&mut log, &needed).await?;
         Ok(Some(Left {
             room: Arc::clone(room),
-            state: self.written(room, &look, &state, false).await?,
-            timeline: self.timeline(room, &look, shown).await?,
-            account_data: self.room_account_data(room, &changed.account_data)?,
+            state: self.written_state(room, &look, &state).await?,
+            timeline: self.timeline(room, &look, &shown).await?,
+            account_data: Vec::new(),
         }))
     }
 
@@ -105,7 +106,7 @@ impl Reading<'_> {
 
     /// A room in which the user never was: only that they are out of it, by their own will or another's.
     async fn declined(&self, changed: &ChangedRoom, look: &Look) -> error::Result<Left> {
-        let mut left = self.nothing_of(changed)?;
+        let mut left = nothing_of(changed);
         let (room, row) = (&changed.room, &changed.row.value);
         let numbers: Vec<_> = row.number.into_iter().collect();
         let events = room.read_events(self.snapshot, &numbers).await?;
@@ -122,15 +123,6 @@ impl Reading<'_> {
         left.timeline.events = self.written(room, &look, &events, false).await?;
         left.timeline.prev_batch = row.place.map(PlaceToken::before);
         Ok(left)
-    }
-
-    fn nothing_of(&self, changed: &ChangedRoom) -> error::Result<Left> {
-        Ok(Left {
-            room: Arc::clone(&changed.room),
-            timeline: Timeline::default(),
-            state: Vec::new(),
-            account_data: self.room_account_data(&changed.room, &changed.account_data)?,
-        })
     }
 
     /// Rooms to which the user was invited, or at which they began to knock, without invites from people
@@ -160,5 +152,14 @@ impl Reading<'_> {
                 })
             })
             .collect()
+    }
+}
+
+fn nothing_of(changed: &ChangedRoom) -> Left {
+    Left {
+        room: Arc::clone(&changed.room),
+        timeline: Timeline::default(),
+        state: Vec::new(),
+        account_data: Vec::new(),
     }
 }

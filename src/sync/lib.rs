@@ -5,6 +5,8 @@
 //! nothing. The result is [`Update`], which knows nothing of how it is going to be written; [`v3`] writes
 //! it for `/sync`.
 
+mod account_data;
+mod ahead;
 mod changes;
 mod device;
 mod device_lists;
@@ -31,10 +33,13 @@ use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use rooms::{Rooms, Viewer};
 use ruma::api::client::filter::FilterDefinition;
-use storage::{NameHash, Position, ShortUserId, Snapshot, Storage, schema::Membership};
+use storage::{
+    NameHash, Position, ShortRoomId, ShortUserId, Snapshot, Storage, schema::Membership,
+};
 use users::Users;
 
 use self::{
+    account_data::AccountData,
     changes::UserRooms,
     live::{Live, Lives},
     members::{KnownMembers, ToldMembers, wants_each_once},
@@ -254,23 +259,26 @@ impl Syncs {
         let had = request
             .since
             .map_or(Position::START, |since| since.to_device);
-        let changes = self.changes(&snapshot, request).await?;
-        let new_rooms = live.follow(&changes.joined);
-        let reading = Reading {
-            syncs: self,
-            request,
-            snapshot: &snapshot,
-            members: &live.members,
-            told: Mutex::default(),
+        let work = async |snapshot: Snapshot| {
+            let (changes, account_data) = self.changes(&snapshot, request).await?;
+            let new_rooms = live.follow(&changes.joined);
+            let reading = Reading {
+                syncs: self,
+                request,
+                snapshot: &snapshot,
+                members: &live.members,
+                told: Mutex::default(),
+            };
+            let told = changes.of_device.told;
+            let token = Token {
+                position,
+                to_device: told.unwrap_or(had),
+                ephemeral,
+            };
+            let update = reading.update(changes, account_data).await?;
+            Ok((update, token, new_rooms, reading.told.into_inner()))
         };
-        let told = changes.of_device.told;
-        let token = Token {
-            position,
-            to_device: told.unwrap_or(had),
-            ephemeral,
-        };
-        let update = reading.update(changes).await?;
-        Ok((update, token, new_rooms, reading.told.into_inner()))
+        snapshot.gathered(work).await
     }
 }
 
@@ -299,10 +307,31 @@ impl Reading<'_> {
         self.request.position()
     }
 
-    async fn update(&self, changes: changes::Changes) -> error::Result<Update> {
-        let (joined, left) = tokio::try_join!(self.joined(&changes), self.left(&changes))?;
-        let presence = self.presence(&changes, &joined).await?;
-        let device_lists = self.device_lists(&changes, &joined, &left).await?;
+    async fn update(
+        &self,
+        changes: changes::Changes,
+        account_data: AccountData,
+    ) -> error::Result<Update> {
+        let (mut joined, mut left, mut account_data, devices) = tokio::try_join!(
+            self.joined(&changes),
+            self.left(&changes),
+            self.account_data(account_data),
+            self.changed_devices(&changes),
+        )?;
+        for joined in &mut joined {
+            let rows = account_data.remove(&joined.room.short).unwrap_or_default();
+            joined.account_data = self.room_account_data(&joined.room, &rows)?;
+        }
+        for left in &mut left {
+            let rows = account_data.remove(&left.room.short).unwrap_or_default();
+            left.account_data = self.room_account_data(&left.room, &rows)?;
+        }
+        joined.retain(|joined| !joined.is_empty());
+        let (presence, device_lists) = tokio::try_join!(
+            self.presence(&changes, &joined),
+            self.device_lists(&changes, devices, &joined, &left),
+        )?;
+        let global = account_data.remove(&ShortRoomId::NONE).unwrap_or_default();
         Ok(Update {
             device_lists,
             joined,
@@ -310,7 +339,7 @@ impl Reading<'_> {
             left,
             invited: self.outside(&changes, Membership::Invite)?,
             knocked: self.outside(&changes, Membership::Knock)?,
-            account_data: self.global_account_data(&changes)?,
+            account_data: self.global_account_data(&global)?,
             of_device: changes.of_device,
         })
     }

@@ -14,7 +14,7 @@ use storage::{NameHash, Position, ShortRoomId};
 /// Members that are remembered for a device, at most.
 const MEMBERS_MAX: usize = 10_000;
 
-/// A member of a room, by the hash of their id.
+/// A member of a room, by the hash of the state key of their member event.
 pub(crate) type Member = (ShortRoomId, NameHash);
 
 /// What an answer tells of members.

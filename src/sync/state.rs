@@ -165,7 +165,10 @@ impl Reading<'_> {
             self.told.lock().anew.push(needed.room.short);
         }
         for user in lazy_members(self, needed) {
-            let member = (needed.room.short, self.rooms().storage().user_hash(&user));
+            let member = (
+                needed.room.short,
+                self.rooms().storage().state_key_hash(&user),
+            );
             let known = each_once && !needed.whole && self.members.knows(&member);
             if !known {
                 self.told.lock().members.push(member);
@@ -182,9 +185,10 @@ impl Reading<'_> {
             return Ok(numbers);
         }
         if needed.current {
-            let (_, found) = needed
+            let generation = needed.look.head.generation;
+            let found = needed
                 .room
-                .current_numbers(self.rooms(), self.snapshot, &unknown)
+                .numbers_now(self.rooms(), self.snapshot, generation, &unknown)
                 .await?;
             numbers.extend(found.into_iter().flatten());
         } else if let Some(root) = log.end() {

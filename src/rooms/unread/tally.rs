@@ -156,7 +156,7 @@ impl Rooms {
                 Some(self.ask_second(&mut reads, viewer, asked))
             })
             .collect();
-        let answers = read(snapshot, &reads).await?;
+        let answers = snapshot.read(&reads).await?;
         let mut reads = Reads::new();
         let mut third = Vec::new();
         for (asked, second) in asked.iter().zip(second) {
@@ -165,7 +165,7 @@ impl Rooms {
                 _ => None,
             });
         }
-        let answers = read(snapshot, &reads).await?;
+        let answers = snapshot.read(&reads).await?;
         let defaults = users::default_rules(&viewer.user_id);
         let (mut unread, mut behind) = (Vec::new(), Vec::new());
         for (asked, third) in asked.iter().zip(third) {
@@ -205,24 +205,29 @@ impl Rooms {
         Ok((unread, behind))
     }
 
+    /// Reads ahead what the second round trip will ask of a room where the last count still holds, as that of
+    /// who polls on does.
+    pub(super) fn read_second_ahead(&self, snapshot: &Snapshot, viewer: &Viewer, room: &Room) {
+        let key = (viewer.short, room.short);
+        let Some(tally) = self.counts().tallies.get(&key) else {
+            return;
+        };
+        let mut reads = Reads::new();
+        if tally.mode != Mode::Scan {
+            ask_mentions(&mut reads, viewer, room.short, &tally.read);
+        }
+        ask_placed(&mut reads, room.short, tally.through);
+        snapshot.read_ahead(reads);
+    }
+
     fn ask_second(&self, reads: &mut Reads, viewer: &Viewer, asked: &Asked) -> Second {
         let short = asked.room.short;
-        let mentions = (asked.mode != Mode::Scan).then(|| {
-            [viewer.short, EVERYBODY].map(|who| {
-                let range = Range::prefix(&(who, short))
-                    .after(&(who, short, asked.read.room.place))
-                    .reverse()
-                    .limit(MENTIONS_MAX);
-                reads.range(&schema::MENTION_BY_USER_ROOM, &range)
-            })
-        });
+        let mentions =
+            (asked.mode != Mode::Scan).then(|| ask_mentions(reads, viewer, short, &asked.read));
         let looked = asked.looks().then(|| {
             let known = self.counts().tallies.get(&(viewer.short, short));
             let tally = asked.tally(known);
-            let range = Range::prefix(&(short,))
-                .after(&(short, tally.through))
-                .limit(UNREAD_SCAN);
-            let placed = reads.range(&schema::EVENT_BY_PLACE, &range);
+            let placed = ask_placed(reads, short, tally.through);
             let context = (asked.mode == Mode::Scan).then(|| {
                 let generation = asked.head.generation;
                 let user = self.storage().user_hash(&viewer.user_id);
@@ -247,8 +252,30 @@ impl Rooms {
     }
 }
 
-async fn read(snapshot: &Snapshot, reads: &Reads) -> error::Result<Answers> {
-    Ok(snapshot.read(reads).await?)
+fn ask_mentions(
+    reads: &mut Reads,
+    viewer: &Viewer,
+    room: ShortRoomId,
+    read: &Read,
+) -> [MentionSlot; 2] {
+    [viewer.short, EVERYBODY].map(|who| {
+        let range = Range::prefix(&(who, room))
+            .after(&(who, room, read.room.place))
+            .reverse()
+            .limit(MENTIONS_MAX);
+        reads.range(&schema::MENTION_BY_USER_ROOM, &range)
+    })
+}
+
+fn ask_placed(
+    reads: &mut Reads,
+    room: ShortRoomId,
+    through: Place,
+) -> RangeSlot<(ShortRoomId, Place), PlacedEvent> {
+    let range = Range::prefix(&(room,))
+        .after(&(room, through))
+        .limit(UNREAD_SCAN);
+    reads.range(&schema::EVENT_BY_PLACE, &range)
 }
 
 /// Takes the second round trip's answers for a room and asks for the third's: the events to be judged,

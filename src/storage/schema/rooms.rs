@@ -234,6 +234,19 @@ pub struct RoomChange {
     pub root: [u8; 16],
     /// The changed entries of the current state; none when they were too many: compare the roots.
     pub state: Option<Vec<StateChange>>,
+    /// Who sent the event, if it is live and they were a member.
+    pub speaker: Option<Speaker>,
+}
+
+/// The sender of an event, for who loads members lazily: so their member event can be read beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speaker {
+    /// The hash of the state key of their member event.
+    pub user: NameHash,
+    /// That event.
+    pub member: EventNumber,
+    /// The one that it replaced.
+    pub replaced: Option<EventNumber>,
 }
 
 /// One entry of the current state that changed.
