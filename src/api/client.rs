@@ -2,15 +2,18 @@
 
 mod account;
 mod alias;
+mod authenticated_media;
 mod backup;
 mod config;
 mod context;
 mod device;
 mod directory;
 mod discovery;
+mod file;
 mod filter;
 mod keys;
 mod knock;
+mod media;
 mod membership;
 mod message;
 mod peeking;
@@ -45,7 +48,7 @@ use users::Requester;
 use crate::{Server, endpoint::Routes};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
-    of_rooms(of_people(routes))
+    of_files(of_rooms(of_people(routes)))
         .endpoint(discovery::discover_homeserver)
         .written(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)
@@ -121,6 +124,22 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(tag::delete_tag)
         .endpoint(tag::get_tags)
         .endpoint(to_device::send_event_to_device)
+}
+
+/// What concerns files.
+fn of_files(routes: Routes) -> Routes {
+    routes
+        .download(authenticated_media::get_content)
+        .download(authenticated_media::get_content_as_filename)
+        .download(authenticated_media::get_content_thumbnail)
+        .endpoint(authenticated_media::get_media_config)
+        .upload(media::create_content)
+        .upload(media::create_content_async)
+        .endpoint(media::create_mxc_uri)
+        .download(media::get_content)
+        .download(media::get_content_as_filename)
+        .download(media::get_content_thumbnail)
+        .endpoint(media::get_media_config)
 }
 
 /// What concerns rooms.

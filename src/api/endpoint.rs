@@ -9,13 +9,14 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use ruma::api::{
     IncomingRequest, Metadata, OutgoingResponse, OutgoingResponseExt as _,
-    path_builder::PathBuilder as _,
+    auth_scheme::AccessToken, path_builder::PathBuilder as _,
 };
 
 use crate::{
-    Body, Server,
+    Body, Content, Server,
     authenticate::{self, Authentication, Scheme},
-    body, guests,
+    body::{self, Pieces},
+    guests,
     parse::{self, Arguments},
 };
 
@@ -46,7 +47,7 @@ pub struct Written(pub Bytes);
 
 /// A handler without its types: the router, and what is around it, is compiled once for all.
 pub(crate) type Handler = Box<
-    dyn Fn(Server, Request<Body>, Arguments) -> BoxFuture<'static, Result<Response<Bytes>>>
+    dyn Fn(Server, Request<Body>, Arguments) -> BoxFuture<'static, Result<Response<Content>>>
         + Send
         + Sync,
 >;
@@ -179,6 +180,39 @@ impl Routes {
         }))
     }
 
+    /// Adds the endpoint that answers with a file, or whatever else is not JSON.
+    #[must_use]
+    pub(crate) fn download<R, F, Answer>(self, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<Response<Content>>> + Send + 'static,
+    {
+        self.add::<R>(Box::new(move |server, request, arguments| {
+            Box::pin(async move {
+                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                function(server, call).await
+            })
+        }))
+    }
+
+    /// Adds the endpoint whose body is a file, taken in piece by piece. It writes its response itself: not
+    /// all of Ruma's can be made by others.
+    #[must_use]
+    pub(crate) fn upload<R, F, Answer>(self, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication = AccessToken> + Send + 'static,
+        F: Fn(Server, Call<R>, Pieces) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<Written>> + Send + 'static,
+    {
+        self.add::<R>(Box::new(move |server, request, arguments| {
+            Box::pin(async move {
+                let (call, pieces) = receive_file::<R>(&server, request, arguments).await?;
+                Ok(json(function(server, call, pieces).await?.0))
+            })
+        }))
+    }
+
     /// Lets the endpoint before this ask for an access token where it has not to, unless a setting opens it.
     #[must_use]
     pub(crate) fn with_token_unless(mut self, open: fn(&Config) -> bool) -> Self {
@@ -283,15 +317,42 @@ where
     })
 }
 
-fn encode<R: OutgoingResponse>(response: R) -> Result<Response<Bytes>> {
+/// The request, and its body as it comes in.
+async fn receive_file<R>(
+    server: &Server,
+    request: Request<Body>,
+    arguments: Arguments,
+) -> Result<(Call<R>, Pieces)>
+where
+    R: IncomingRequest<Authentication = AccessToken>,
+{
+    let (head, body) = request.into_parts();
+    let found = authenticate::requester(server, &head).await;
+    let (caller, body) = body::unless_refused(found, body).await?;
+    let pieces = Pieces::of(&head.headers, body, server.media.max_upload_size()).await?;
+    let read = match caller.guest {
+        true => guests::check(named(std::any::type_name::<R>()).1),
+        false => Ok(()),
+    };
+    let read = read.and_then(|()| parse::parse::<R>(head, &[], &arguments, no_check));
+    let (request, pieces) = pieces.unless_refused(read).await?;
+    let call = Call {
+        caller,
+        request,
+        body: Bytes::new(),
+    };
+    Ok((call, pieces))
+}
+
+fn encode<R: OutgoingResponse>(response: R) -> Result<Response<Content>> {
     let response = response
         .try_into_http_response::<Vec<u8>>()
         .map_err(error::internal)?;
-    Ok(response.map(Bytes::from))
+    Ok(response.map(|body| Content::Whole(body.into())))
 }
 
-fn json(body: Bytes) -> Response<Bytes> {
-    let mut response = Response::new(body);
+fn json(body: Bytes) -> Response<Content> {
+    let mut response = Response::new(Content::Whole(body));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod authenticate;
 mod body;
 mod client;
+mod content;
 pub mod control;
 pub mod endpoint;
 mod guests;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use self::{
     body::Body,
+    content::Content,
     endpoint::{Call, Route},
     server::{Parts, Server},
     shutdown::Shutdown,

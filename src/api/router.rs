@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use storage::Random;
 use tracing::Instrument as _;
 
-use crate::{Body, Route, Server, body, parse::Arguments};
+use crate::{Body, Content, Route, Server, body, parse::Arguments};
 
 /// The header that names a request in the log, here and at a proxy in front of us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -160,7 +160,7 @@ fn numbered(path: &str) -> (String, Vec<String>) {
 impl Server {
     /// Answers one request that came in where `apis` are offered. Whatever happens, there is an
     /// answer.
-    pub async fn answer(&self, apis: &[Api], request: Request<Body>) -> Response<Bytes> {
+    pub async fn answer(&self, apis: &[Api], request: Request<Body>) -> Response<Content> {
         let begun = Instant::now();
         let id = request_id(request.headers(), &self.random);
         let span = tracing::info_span!(
@@ -176,7 +176,7 @@ impl Server {
             tracing::debug!(
                 path,
                 status = response.status().as_u16(),
-                bytes = response.body().len(),
+                bytes = response.body().length(),
                 milliseconds = begun.elapsed().as_millis(),
                 "answered"
             );
@@ -190,7 +190,7 @@ impl Server {
         response
     }
 
-    async fn answer_in_span(&self, apis: &[Api], request: Request<Body>) -> Response<Bytes> {
+    async fn answer_in_span(&self, apis: &[Api], request: Request<Body>) -> Response<Content> {
         if request.method() == Method::OPTIONS {
             return preflight();
         }
@@ -201,7 +201,7 @@ impl Server {
             Ok(found) => found,
             Err(error) => {
                 body::discard(request.into_body()).await;
-                return error.into_response();
+                return error.into_response().map(Content::Whole);
             }
         };
         tracing::Span::current().record("endpoint", route.name);
@@ -220,7 +220,7 @@ impl Server {
         };
         outcome
             .unwrap_or_else(|panic| Err(panicked(&*panic)))
-            .unwrap_or_else(Error::into_response)
+            .unwrap_or_else(|error| error.into_response().map(Content::Whole))
     }
 }
 
@@ -248,8 +248,8 @@ fn request_id(headers: &HeaderMap, random: &Random) -> HeaderValue {
     }
 }
 
-fn preflight() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
+fn preflight() -> Response<Content> {
+    let mut response = Response::new(Content::Whole(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
         .headers_mut()

@@ -5,6 +5,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 use config::Config;
 use error::Result;
 use federation::SigningKeys;
+use media::Media;
 use rooms::Rooms;
 use ruma::server_name;
 use storage::{Clock, Random, Storage};
@@ -39,6 +40,8 @@ pub struct Inner {
     pub users: Users,
     /// The rooms.
     pub rooms: Rooms,
+    /// The files that people upload.
+    pub media: Media,
     /// What devices are told.
     pub syncs: Syncs,
     /// The keys with which it signs.
@@ -77,6 +80,16 @@ impl Server {
         )
         .await?;
         let signing_keys = SigningKeys::open(&parts.storage, &parts.random).await?;
+        let media = Media::open(media::Parts {
+            storage: parts.storage.clone(),
+            server_name: server_name.clone(),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+            folder: parts.config.storage.data.join("media"),
+            sync: parts.config.storage.sync,
+            settings: parts.config.media.clone(),
+        })
+        .await?;
         let rooms = Rooms::new(rooms::Parts {
             storage: parts.storage.clone(),
             server_name,
@@ -91,6 +104,7 @@ impl Server {
             syncs: Syncs::new(&storage, &users, &rooms),
             users,
             rooms,
+            media,
             signing_keys,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,

@@ -15,7 +15,7 @@ use storage::{Clock, Random, Storage};
 use error::Result;
 
 use crate::{
-    Body, Call, Parts, Server,
+    Body, Call, Content, Parts, Server,
     endpoint::{Routes, Written},
 };
 
@@ -102,16 +102,16 @@ pub(crate) fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Req
 }
 
 /// The answer's JSON.
-pub(crate) fn json(response: &Response<Bytes>) -> Value {
-    serde_json::from_slice(response.body()).unwrap()
+pub(crate) fn json(response: &Response<Content>) -> Value {
+    serde_json::from_slice(response.body().whole()).unwrap()
 }
 
-async fn ask(server: &Server, method: Method, path: &str) -> Response<Bytes> {
+async fn ask(server: &Server, method: Method, path: &str) -> Response<Content> {
     server.answer(ALL, request(method, path, "")).await
 }
 
 #[track_caller]
-fn refused(response: &Response<Bytes>, status: u16, errcode: &str) {
+fn refused(response: &Response<Content>, status: u16, errcode: &str) {
     let body = json(response);
     assert_eq!(
         (response.status().as_u16(), body["errcode"].as_str()),

@@ -17,6 +17,7 @@ mod limits;
 mod listeners;
 mod log;
 mod logins;
+mod media;
 mod nearest;
 mod node;
 mod passwords;
@@ -36,6 +37,7 @@ pub use self::{
     listeners::{Address, Api, Listener},
     log::{Log, LogFormat},
     logins::{JwtAlgorithm, Logins},
+    media::Media,
     passwords::Passwords,
     presence::Presence,
     problem::{Problem, Problems},
@@ -113,6 +115,8 @@ sections! {
     logins: Logins;
     /// How much of something is too much.
     limits: Limits;
+    /// Files that people upload.
+    media: Media;
     /// The directory of published rooms.
     directory: Directory;
     /// Who is online.
@@ -161,6 +165,7 @@ impl Config {
         limits::check(&self.limits, &mut problems);
         passwords::check(&self.passwords, &mut problems);
         logins::check(&self.logins, &mut problems);
+        media::check(&self.media, &mut problems);
         Problems::unless_empty(problems)
     }
 }

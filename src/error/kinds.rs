@@ -33,6 +33,8 @@ kinds! {
     bad_json: BAD_REQUEST BadJson;
     /// 403 `M_BAD_STATE`: the change cannot be made from here, such as unbanning who is not banned.
     bad_state: FORBIDDEN BadState;
+    /// 409 `M_CANNOT_OVERWRITE_MEDIA`: there is a file under this id already.
+    cannot_overwrite_media: CONFLICT CannotOverwriteMedia;
     /// 403 `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM`: the room of server notices cannot be left.
     cannot_leave_server_notice_room: FORBIDDEN CannotLeaveServerNoticeRoom;
     /// 400 `M_DUPLICATE_ANNOTATION`: the same reaction by the same user on the same event.
@@ -63,6 +65,8 @@ kinds! {
     not_found: NOT_FOUND NotFound;
     /// 400 `M_NOT_JSON`: the body is not JSON.
     not_json: BAD_REQUEST NotJson;
+    /// 504 `M_NOT_YET_UPLOADED`: the id was given out, the file has not come yet.
+    not_yet_uploaded: GATEWAY_TIMEOUT NotYetUploaded;
     /// 400 `M_PROFILE_TOO_LARGE`: the profile would exceed 64 KiB.
     profile_too_large: BAD_REQUEST ProfileTooLarge;
     /// 400 `M_ROOM_IN_USE`: the alias that `createRoom` asks for is taken.

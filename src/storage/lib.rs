@@ -77,6 +77,8 @@ pub enum Topic {
     Room(ShortRoomId),
     /// Something of a local user changed.
     User(ShortUserId),
+    /// A file was uploaded under the id that this is the hash of.
+    Media(NameHash),
     /// The stream that followers read got longer.
     Stream,
     /// A job was left to be worked off.

@@ -56,4 +56,9 @@ impl Storage {
     pub fn user_device_hash(&self, user: &str, device: &str) -> NameHash {
         self.hash("user and device", [user, "\0", device].concat())
     }
+
+    /// Of a file, server name and media id.
+    pub fn media_hash(&self, server_name: &str, media_id: &str) -> NameHash {
+        self.hash("media", [server_name, "/", media_id].concat())
+    }
 }

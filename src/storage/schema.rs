@@ -6,6 +6,7 @@
 mod directory;
 mod event;
 mod keys;
+mod media;
 mod place;
 mod probe;
 mod rooms;
@@ -16,6 +17,7 @@ pub use self::{
     directory::*,
     event::{EventHeader, EventRow, Sent, Visibility},
     keys::*,
+    media::*,
     place::Place,
     probe::*,
     rooms::*,
@@ -31,6 +33,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         ROOM_TABLES,
         USER_TABLES,
         KEY_TABLES,
+        MEDIA_TABLES,
         DIRECTORY_TABLES,
         PROBE_TABLES,
     ];

@@ -14,6 +14,7 @@ mod filter;
 mod guest;
 mod keys;
 mod knock;
+mod media;
 mod membership;
 mod message;
 mod peeking;

@@ -15,9 +15,10 @@ const ARROWS: &str = "
     federation: config error pdu storage
     users: config error pdu storage federation
     rooms: config error pdu storage federation users
+    media: config error pdu storage federation users rooms
     sync: config error pdu storage federation users rooms
-    api: config error pdu storage federation users rooms sync
-    chapar: config error pdu storage federation users rooms sync api
+    api: config error pdu storage federation users rooms media sync
+    chapar: config error pdu storage federation users rooms media sync api
 ";
 
 /// [`ARROWS`], read.
@@ -29,7 +30,8 @@ fn arrows() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 /// What is too heavy, or too far-reaching, to be named by more than one crate of ours.
-const ONE_OWNER: [(&str, &str); 3] = [
+const ONE_OWNER: [(&str, &str); 4] = [
+    ("image", "media"),
     ("rocksdb", "storage"),
     ("rustls", "api"),
     ("argon2", "users"),

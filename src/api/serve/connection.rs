@@ -11,7 +11,7 @@ use std::{
 
 use config::Api;
 use http::{HeaderMap, HeaderName, Request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -101,8 +101,7 @@ where
             if let Some(ip) = asking(peer, request.headers()) {
                 request.extensions_mut().insert(Peer(ip));
             }
-            let response = server.answer(&apis, request).await;
-            Ok::<_, Infallible>(response.map(Full::new))
+            Ok::<_, Infallible>(server.answer(&apis, request).await)
         }
     });
     let io = TokioIo::new(Patient::with(stream));
