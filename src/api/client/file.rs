@@ -169,13 +169,13 @@ fn answer(
     response
 }
 
-/// Whether a browser may show it ([spec]). Of types behind a comma a browser takes the last one it
+/// Whether a browser may show it ([spec]). Spaces are what HTTP takes for them; of types behind a comma a browser takes the last one it
 /// knows, whatever the first says.
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#serving-inline-content
 fn is_harmless(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default();
-    let essence = essence.trim().to_ascii_lowercase();
+    let essence = essence.trim_matches([' ', '\t']).to_ascii_lowercase();
     !content_type.contains(',') && is_safe_inline_content_type(&essence)
 }
 
