@@ -209,6 +209,27 @@ for (const device of devices) {
     await until("the redaction arrives", () => device.getRoom(room).findEventById(regretted)?.isRedacted());
 }
 
+// An attachment: encrypted by its sender, uploaded, and decrypted by the others.
+const secret = new TextEncoder().encode("a picture that only these four see");
+const key = await crypto.subtle.generateKey({ name: "AES-CTR", length: 256 }, true, ["encrypt", "decrypt"]);
+const counter = crypto.getRandomValues(new Uint8Array(16));
+const algorithm = { name: "AES-CTR", counter, length: 64 };
+const sealed = await crypto.subtle.encrypt(algorithm, key, secret);
+const { content_uri: url } = await alice1.uploadContent(new Blob([sealed]), { type: "application/octet-stream" });
+const jwk = await crypto.subtle.exportKey("jwk", key);
+const file = { url, key: jwk, iv: Buffer.from(counter).toString("base64"), v: "v2", hashes: {} };
+const attached = await say(alice1, { msgtype: "m.file", body: "secret.txt", file });
+await seen(devices, room, attached, "secret.txt");
+for (const device of [alice2, bob1, bob2]) {
+    const { file: got } = device.getRoom(room).findEventById(attached).getContent();
+    const link = device.mxcUrlToHttp(got.url, undefined, undefined, undefined, false, true, true);
+    const answer = await fetch(link, { headers: { Authorization: `Bearer ${device.getAccessToken()}` } });
+    const opened = await crypto.subtle.importKey("jwk", got.key, "AES-CTR", false, ["decrypt"]);
+    const iv = { ...algorithm, counter: Buffer.from(got.iv, "base64") };
+    const plain = await crypto.subtle.decrypt(iv, opened, await answer.arrayBuffer());
+    assert.deepEqual(new Uint8Array(plain), secret);
+}
+
 // Receipts and typing.
 await bob1.sendReadReceipt(bob1.getRoom(room).findEventById(reply));
 const hasRead = () => alice1.getRoom(room).hasUserReadEvent(bob1.getUserId(), reply);
