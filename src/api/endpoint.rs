@@ -1,6 +1,6 @@
 //! From a line in a table to a function with Ruma's types, and back.
 
-use std::{fmt, future::Future, ops::Deref, sync::Arc};
+use std::{fmt, future::Future, net::IpAddr, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use config::{Api, Config};
@@ -14,7 +14,7 @@ use ruma::api::{
 
 use crate::{
     Body, Content, Server,
-    authenticate::{self, Authentication, Scheme},
+    authenticate::{self, Authentication, Peer, Scheme},
     body::{self, Pieces},
     guests,
     parse::{self, Arguments},
@@ -26,6 +26,8 @@ use crate::{
 pub struct Call<R: Metadata<Authentication: Scheme>> {
     /// The caller, of the type that the endpoint's authentication proves.
     pub caller: <R::Authentication as Scheme>::Caller,
+    /// The address that it is asked from, if that is known.
+    pub address: Option<IpAddr>,
     /// What is asked.
     pub request: R,
     /// The body as it came, which is JSON where the method has one: for what Ruma's type leaves out.
@@ -305,6 +307,7 @@ where
     R: IncomingRequest<Authentication: Scheme>,
 {
     let (head, body) = request.into_parts();
+    let address = head.extensions.get::<Peer>().map(|Peer(address)| *address);
     let (caller, body) = R::Authentication::prove(server, &head, body).await?;
     if R::Authentication::is_guest(&caller) {
         guests::check(named(std::any::type_name::<R>()).1)?;
@@ -312,6 +315,7 @@ where
     let request = parse::parse::<R>(head, &body, &arguments, check)?;
     Ok(Call {
         caller,
+        address,
         request,
         body,
     })
@@ -327,6 +331,7 @@ where
     R: IncomingRequest<Authentication = AccessToken>,
 {
     let (head, body) = request.into_parts();
+    let address = head.extensions.get::<Peer>().map(|Peer(address)| *address);
     let found = authenticate::requester(server, &head).await;
     let (caller, body) = body::unless_refused(found, body).await?;
     let pieces = Pieces::of(&head.headers, body, server.media.max_upload_size()).await?;
@@ -340,6 +345,7 @@ where
         caller,
         request,
         body: Bytes::new(),
+        address,
     };
     Ok((call, pieces))
 }

@@ -15,6 +15,7 @@ mod client;
 mod content;
 pub mod control;
 pub mod endpoint;
+mod federation;
 mod guests;
 pub mod health;
 mod json;
@@ -44,5 +45,6 @@ pub fn routes() -> Vec<Route> {
     #[cfg(test)]
     let routes = tests::routes(routes);
     let routes = admin::routes(routes);
+    let routes = federation::routes(routes);
     client::routes(routes).into_list()
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
 
 use crate::{declare::Kind, node::Value};
 
@@ -77,6 +77,25 @@ impl Kind for Option<PathBuf> {
 
     fn write(&self) -> String {
         self.as_ref().map_or_else(|| quoted(""), Kind::write)
+    }
+}
+
+/// Empty text is none.
+impl Kind for Option<OwnedUserId> {
+    const KIND: &'static str = "a user ID like \"@anna:example.org\", or empty for none";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.text()? {
+            "" => Ok(None),
+            text => text
+                .try_into()
+                .map(Some)
+                .map_err(|error| format!("found {text:?}: {error}")),
+        }
+    }
+
+    fn write(&self) -> String {
+        quoted(self.as_ref().map_or("", |user| user.as_str()))
     }
 }
 

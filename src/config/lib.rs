@@ -27,6 +27,7 @@ mod registration;
 mod server;
 mod sources;
 mod storage;
+mod support;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,7 @@ pub use self::{
     server::Server,
     sources::Sources,
     storage::Storage,
+    support::Support,
 };
 use self::{
     node::{Node, Value},
@@ -103,6 +105,8 @@ macro_rules! sections {
 sections! {
     /// Who this server is.
     server: Server;
+    /// Whom people turn to.
+    support: Support;
     /// Where it listens.
     listeners: Listener, list;
     /// Where and how it stores.

@@ -18,6 +18,10 @@ section! {
         /// number.
         max_failures: u32 = 10,
 
+        /// How many wrong passwords from one address, at whatever accounts, before whoever tries from
+        /// there has to wait. 0: any number.
+        max_failures_by_address: u32 = 100,
+
         /// How long one has to wait then, for each further try.
         failure_wait: Duration = Duration::from_secs(30),
 

@@ -17,6 +17,10 @@ section! {
         /// ask for it at `/.well-known/matrix/client`; empty: nothing is there.
         public_url: String = String::new(),
 
+        /// Where other servers reach this one, such as "matrix.example.org:443". They ask for it at
+        /// `/.well-known/matrix/server`; empty: nothing is there.
+        federation_address: Option<OwnedServerName> = None,
+
         /// The version that rooms get where a client asks for none.
         default_room_version: RoomVersionId = RoomVersionId::V12,
 

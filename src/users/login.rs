@@ -1,6 +1,6 @@
 //! Logging in: a device and a token for somebody who has proven who they are.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use error::Result;
 use http::StatusCode;
@@ -25,6 +25,7 @@ use storage::{
 use crate::{
     AccessToken, NewAccount, Users, account,
     device::{check_display_name, end_tokens},
+    failures::Tried,
     jwt, localpart,
     password::Checked,
     refresh::{Pair, put_pair},
@@ -75,7 +76,7 @@ enum Tokens {
 }
 
 impl Users {
-    /// Logs in ([spec]).
+    /// Logs in ([spec]), from an address if that is known.
     ///
     /// # Errors
     ///
@@ -84,10 +85,15 @@ impl Users {
     /// this server does not offer.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login
-    pub async fn login(&self, info: &LoginInfo, device: NewDevice) -> Result<LoggedIn> {
+    pub async fn login(
+        &self,
+        info: &LoginInfo,
+        device: NewDevice,
+        from: Option<IpAddr>,
+    ) -> Result<LoggedIn> {
         match info {
             LoginInfo::Password(info) => {
-                let (user, account) = self.prove_by_password(info).await?;
+                let (user, account) = self.prove_by_password(info, from).await?;
                 self.start_session(user, &account, device).await
             }
             LoginInfo::Token(info) => {
@@ -148,9 +154,13 @@ impl Users {
             .ok_or_else(|| error::forbidden("No account can have this name"))
     }
 
-    async fn prove_by_password(&self, info: &Password) -> Result<(ShortUserId, Found<AccountRow>)> {
+    async fn prove_by_password(
+        &self,
+        info: &Password,
+        from: Option<IpAddr>,
+    ) -> Result<(ShortUserId, Found<AccountRow>)> {
         let name = name_of(info)?;
-        let tried = self.failure_key(name);
+        let tried = Tried::new(&self.0.storage, self.failure_key(name), from);
         self.0.failures.check(tried, self.now())?;
         let found = self.find_by_login_name(name).await?;
         let stored = found

@@ -158,7 +158,7 @@ impl World {
     /// A login of an account with [`PASSWORD`].
     async fn login(&self, name: &str, device: Option<&str>) -> LoggedIn {
         self.users
-            .login(&password_login(name, PASSWORD), device_called(device))
+            .login(&password_login(name, PASSWORD), device_called(device), None)
             .await
             .unwrap()
     }

@@ -9,7 +9,7 @@ use error::{Error, Result};
 use ruma::api::client::uiaa::{AuthData, AuthFlow, AuthType, Password, UiaaInfo};
 use storage::NameHash;
 
-use crate::{Requester, Users, localpart, login::name_in, password::Checked};
+use crate::{Requester, Users, failures::Tried, localpart, login::name_in, password::Checked};
 
 /// How long a session lasts, in milliseconds.
 const LIFETIME: u64 = 15 * 60 * 1000;
@@ -204,7 +204,8 @@ impl Users {
     }
 
     async fn prove_password(&self, requester: &Requester, password: &Password) -> Result<()> {
-        let tried = self.failure_key(requester.user_id.as_str());
+        let account = self.failure_key(requester.user_id.as_str());
+        let tried = Tried::new(&self.0.storage, account, None);
         self.0.failures.check(tried, self.now())?;
         let snapshot = self.snapshot().await?;
         let account = crate::account::find_row(&snapshot, requester.user).await?;

@@ -81,3 +81,82 @@ async fn browsers_may_ask_from_anywhere() {
     assert_eq!(allowed(&refused).unwrap(), "*");
     assert_eq!(allowed(&server.get("/login").await).unwrap(), "*");
 }
+
+#[tokio::test]
+async fn tells_what_it_can_do() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let all = alice.get("/capabilities").await.ok();
+    for (name, enabled) in [
+        ("m.change_password", true),
+        ("m.set_displayname", true),
+        ("m.set_avatar_url", true),
+        ("m.get_login_token", true),
+        ("m.profile_fields", true),
+        ("m.3pid_changes", false),
+    ] {
+        assert_eq!(all["capabilities"][name]["enabled"], enabled, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn operators_say_where_it_is_and_whom_to_ask() {
+    let server = server().await;
+    let path = |what: &str| format!("/.well-known/matrix/{what}");
+    for what in ["client", "server", "support"] {
+        server
+            .ask(Method::GET, &path(what), None)
+            .await
+            .refused(404, "M_NOT_FOUND");
+    }
+    let settings = "
+        [server]
+        public_url = \"https://matrix.example.org\"
+        federation_address = \"matrix.example.org:443\"
+        [support]
+        email = \"admin@example.org\"
+        matrix_id = \"@admin:example.org\"
+        page = \"https://example.org/help\"";
+    let server = harness::Server::start_with(crate::CHAPAR, settings).await;
+    let told = async |what: &str| server.ask(Method::GET, &path(what), None).await;
+    let client = told("client").await;
+    assert_eq!(client.headers["access-control-allow-origin"], "*");
+    let base = json!({"base_url": "https://matrix.example.org"});
+    assert_eq!(client.ok(), json!({"m.homeserver": base}));
+    assert_eq!(
+        told("server").await.ok(),
+        json!({"m.server": "matrix.example.org:443"})
+    );
+    let contact = json!({
+        "role": "m.role.admin", "email_address": "admin@example.org",
+        "matrix_id": "@admin:example.org",
+    });
+    assert_eq!(
+        told("support").await.ok(),
+        json!({"contacts": [contact], "support_page": "https://example.org/help"})
+    );
+}
+
+#[tokio::test]
+async fn old_paths_lead_to_the_same() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    for path in [
+        "account/whoami",
+        "sync",
+        "publicRooms",
+        "joined_rooms",
+        "capabilities",
+        "devices",
+        "pushrules/",
+        "login",
+        &format!("rooms/{room}/state"),
+        &format!("rooms/{room}/messages?dir=b"),
+        &format!("profile/{}", alice.id),
+    ] {
+        let path = format!("/_matrix/client/r0/{path}");
+        let answer = alice.ask(Method::GET, &path, None).await;
+        assert_eq!(answer.status, 200, "{answer}");
+    }
+}

@@ -372,3 +372,25 @@ async fn events_that_are_too_large_are_refused_whole() {
     let refused = alice.ask(Method::PUT, &ask, Some(&body)).await;
     refused.refused(413, "M_TOO_LARGE");
 }
+
+#[tokio::test]
+async fn unsigned_tells_age_and_membership() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    let before = alice.say(&room, "before").await;
+    bob.join(&room).await;
+    let after = alice.say(&room, "after").await;
+    for (event, membership) in [(&before, "leave"), (&after, "join")] {
+        let event = bob.event(&room, event).await.ok();
+        assert_eq!(event["unsigned"]["membership"], membership, "{event}");
+        let age = event["unsigned"]["age"].as_i64().unwrap();
+        assert!((0..60_000).contains(&age), "{event}");
+    }
+    let name = json!({"name": "one"});
+    let first = alice
+        .set_state(&room, "m.room.name", "", name.clone())
+        .await;
+    let again = alice.set_state(&room, "m.room.name", "", name).await;
+    assert_eq!(first, again, "what says the same is not sent again");
+}

@@ -154,3 +154,48 @@ async fn who_joins_brings_the_profile_along() {
     );
     assert_eq!(joined["joined"][&bob.id]["display_name"], "Bobby");
 }
+
+#[tokio::test]
+async fn fields_of_any_name_within_limits() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let all = alice.get("/capabilities").await.ok();
+    assert_eq!(
+        all["capabilities"]["m.profile_fields"],
+        json!({"enabled": true})
+    );
+    let path = |field: &str| format!("/profile/{}/{field}", alice.id);
+    let pronouns = json!({"org.example.pronouns": [{"summary": "they"}]});
+    alice
+        .put(&path("org.example.pronouns"), pronouns.clone())
+        .await
+        .ok();
+    assert_eq!(
+        server.get(&path("org.example.pronouns")).await.ok(),
+        pronouns
+    );
+    alice
+        .put(&path("m.tz"), json!({"m.tz": "Asia/Tehran"}))
+        .await
+        .ok();
+    let long = "x".repeat(256);
+    alice
+        .put(&path(&long), json!({&long: 1}))
+        .await
+        .refused(400, "M_KEY_TOO_LARGE");
+    let half = "x".repeat(40_000);
+    let field = |name: &str| json!({name: half});
+    alice
+        .put(&path("org.example.a"), field("org.example.a"))
+        .await
+        .ok();
+    alice
+        .put(&path("org.example.b"), field("org.example.b"))
+        .await
+        .refused(400, "M_PROFILE_TOO_LARGE");
+    alice.delete(&path("org.example.a"), json!({})).await.ok();
+    alice
+        .put(&path("org.example.b"), field("org.example.b"))
+        .await
+        .ok();
+}

@@ -129,3 +129,26 @@ async fn unknown_kinds_rooms_and_strangers_are_refused() {
     assert_eq!(refused.status, 403, "{refused}");
     assert!(!alice.sync(None).await.body.to_string().contains(&bob.id));
 }
+
+#[tokio::test]
+async fn where_both_kinds_stand_the_unthreaded_receipt_counts() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let said = bob.say(&room, "salaam").await;
+    receipt(&alice, &room, "m.read", &said, json!({}))
+        .await
+        .ok();
+    receipt(&alice, &room, "m.read", &said, json!({"thread_id": "main"}))
+        .await
+        .ok();
+    let sync = bob.sync(None).await;
+    let events = sync.ephemeral(&room).iter();
+    let receipts: Vec<_> = events
+        .filter(|event| event["type"] == "m.receipt")
+        .collect();
+    assert_eq!(receipts.len(), 1);
+    let read = &receipts[0]["content"][&said]["m.read"][&alice.id];
+    assert!(read["ts"].is_i64(), "{read}");
+    assert_eq!(read.get("thread_id"), None, "MSC4102");
+}

@@ -5,6 +5,7 @@ use error::Result;
 use pdu::RoomRules;
 use ruma::api::client::discovery::{
     discover_homeserver::{self, HomeserverInfo},
+    discover_support::{self, Contact, ContactRole},
     get_capabilities::{
         self,
         v3::{
@@ -69,12 +70,21 @@ pub(super) async fn get_capabilities(
     struct Whole {
         #[serde(rename = "m.change_password")]
         change_password: Value,
+        #[serde(rename = "m.set_displayname")]
+        set_displayname: Value,
+        #[serde(rename = "m.set_avatar_url")]
+        set_avatar_url: Value,
+        #[serde(rename = "m.get_login_token")]
+        get_login_token: Value,
         #[serde(flatten)]
         others: Capabilities,
     }
     // What is so by default Ruma does not write; the specification shows it, and clients look for it.
     let capabilities = Whole {
         change_password: json!({ "enabled": true }),
+        set_displayname: json!({ "enabled": true }),
+        set_avatar_url: json!({ "enabled": true }),
+        get_login_token: json!({ "enabled": true }),
         others: capabilities,
     };
     let answer = json!({ "capabilities": capabilities });
@@ -94,4 +104,32 @@ pub(super) async fn discover_homeserver(
             url.to_owned(),
         ))),
     }
+}
+
+/// [`GET /.well-known/matrix/support`](https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport).
+pub(super) async fn discover_support(
+    server: Server,
+    _: Call<discover_support::Request>,
+) -> Result<discover_support::Response> {
+    let support = &server.config.support;
+    let email = Some(support.email.clone()).filter(|email| !email.is_empty());
+    let role = ContactRole::Admin;
+    let contact = match (email, support.matrix_id.clone()) {
+        (Some(email), matrix_id) => {
+            let mut contact = Contact::with_email_address(role, email);
+            contact.matrix_id = matrix_id;
+            Some(contact)
+        }
+        (None, Some(matrix_id)) => Some(Contact::with_matrix_id(role, matrix_id)),
+        (None, None) => None,
+    };
+    let page = Some(support.page.clone()).filter(|page| !page.is_empty());
+    if contact.is_none() && page.is_none() {
+        return Err(error::not_found(
+            "The operator has not said whom people can turn to",
+        ));
+    }
+    let mut response = discover_support::Response::with_contacts(Vec::from_iter(contact));
+    response.support_page = page;
+    Ok(response)
 }

@@ -67,13 +67,16 @@ pub(super) async fn login(
     server: Server,
     call: Call<login::v3::Request>,
 ) -> Result<login::v3::Response> {
-    let request = call.request;
+    let (request, address) = (call.request, call.address);
     let device = NewDevice {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
         refresh_token: request.refresh_token,
     };
-    let login = server.users.login(&request.login_info, device).await?;
+    let login = server
+        .users
+        .login(&request.login_info, device, address)
+        .await?;
     let token = login.access_token.into_string();
     let mut response = login::v3::Response::new(login.user_id, token, login.device_id);
     response.refresh_token = login.refresh_token.map(users::AccessToken::into_string);

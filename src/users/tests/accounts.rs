@@ -30,7 +30,7 @@ async fn a_login_folds_case_and_tells_nobody_who_exists() {
     ] {
         let refused = world
             .users
-            .login(&password_login(name, password), NewDevice::default())
+            .login(&password_login(name, password), NewDevice::default(), None)
             .await;
         let told = refused.as_ref().unwrap_err().to_string();
         assert_eq!(code(refused), (403, "M_FORBIDDEN".to_owned()), "{name:?}");
@@ -47,11 +47,15 @@ async fn the_old_field_names_the_user_and_other_identifiers_do_not() {
     world.account("anna").await;
     let parse = |json| serde_json::from_str::<LoginInfo>(json).unwrap();
     let old = parse(r#"{"type":"m.login.password","user":"anna","password":"correct horse"}"#);
-    world.users.login(&old, NewDevice::default()).await.unwrap();
+    world
+        .users
+        .login(&old, NewDevice::default(), None)
+        .await
+        .unwrap();
     let refused = |json| {
         let info = parse(json);
         let users = world.users.clone();
-        async move { code(users.login(&info, NewDevice::default()).await) }
+        async move { code(users.login(&info, NewDevice::default(), None).await) }
     };
     assert_eq!(
         refused(r#"{"type":"m.login.password","password":"x"}"#).await,
@@ -123,7 +127,11 @@ async fn a_closed_account_has_no_devices_and_keeps_its_name() {
     assert!(world.users.devices(user).await.unwrap().is_empty());
     let refused = world
         .users
-        .login(&password_login("anna", PASSWORD), NewDevice::default())
+        .login(
+            &password_login("anna", PASSWORD),
+            NewDevice::default(),
+            None,
+        )
         .await;
     assert_eq!(code(refused), (403, "M_USER_DEACTIVATED".to_owned()));
     let auth = dummy();
@@ -169,7 +177,11 @@ async fn what_an_administrator_changes_holds_at_once() {
     );
     let refused = world
         .users
-        .login(&password_login("anna", PASSWORD), NewDevice::default())
+        .login(
+            &password_login("anna", PASSWORD),
+            NewDevice::default(),
+            None,
+        )
         .await;
     assert_eq!(code(refused), (401, "M_USER_LOCKED".to_owned()));
     world.users.set_locked(&user_id, false).await.unwrap();
@@ -193,7 +205,11 @@ async fn a_reset_password_opens_the_account_and_ends_devices_if_asked() {
     assert!(world.is_logged_in(&login).await);
     let old = world
         .users
-        .login(&password_login("anna", PASSWORD), NewDevice::default())
+        .login(
+            &password_login("anna", PASSWORD),
+            NewDevice::default(),
+            None,
+        )
         .await;
     assert_eq!(code(old), (403, "M_FORBIDDEN".to_owned()));
     world
@@ -201,6 +217,7 @@ async fn a_reset_password_opens_the_account_and_ends_devices_if_asked() {
         .login(
             &password_login("anna", "battery staple"),
             NewDevice::default(),
+            None,
         )
         .await
         .unwrap();

@@ -36,7 +36,7 @@ impl World {
     async fn login_to_refresh(&self) -> LoggedIn {
         let login = password_login("anna", PASSWORD);
         self.users
-            .login(&login, refreshable("PHONE"))
+            .login(&login, refreshable("PHONE"), None)
             .await
             .unwrap()
     }
@@ -192,7 +192,7 @@ async fn a_login_token_lets_in_once_and_for_two_minutes() {
     assert_eq!(lifetime, Duration::from_secs(120));
     let use_it = async |token: &str| {
         let login = token_login(token);
-        world.users.login(&login, NewDevice::default()).await
+        world.users.login(&login, NewDevice::default(), None).await
     };
     let login = use_it(&token).await.unwrap();
     assert_eq!(login.user_id, user_id);
@@ -235,7 +235,7 @@ async fn a_json_web_token_lets_in_whom_it_names() {
         let claims = json!({ "sub": name, "iss": "https://id.example", "exp": exp });
         world
             .users
-            .login(&jwt(JWT_KEY, &claims), NewDevice::default())
+            .login(&jwt(JWT_KEY, &claims), NewDevice::default(), None)
             .await
     };
     assert_eq!(enter("anna").await.unwrap().user_id, user_id);
@@ -259,7 +259,8 @@ async fn a_json_web_token_is_refused_for_any_flaw() {
         claims[claim] = value;
         claims
     };
-    let enter = async |login: LoginInfo| world.users.login(&login, NewDevice::default()).await;
+    let enter =
+        async |login: LoginInfo| world.users.login(&login, NewDevice::default(), None).await;
     enter(jwt(JWT_KEY, &good)).await.unwrap();
     let now = NOW / 1_000;
     for flawed in [
@@ -289,7 +290,7 @@ async fn without_a_key_nobody_logs_in_by_json_web_token() {
     let world = world(settings()).await;
     world.account("anna").await;
     let login = jwt(JWT_KEY, &json!({ "sub": "anna" }));
-    let refused = world.users.login(&login, NewDevice::default()).await;
+    let refused = world.users.login(&login, NewDevice::default(), None).await;
     is(refused, (400, "M_UNKNOWN"));
     assert!(!json!(world.users.login_types()).to_string().contains("jwt"));
     let mut settings = with_jwt();
@@ -392,7 +393,7 @@ async fn guessing_passwords_takes_time() {
     let requester = world.requester(&world.login("anna", None).await).await;
     let enter = async |name: &str, password: &str| {
         let login = password_login(name, password);
-        world.users.login(&login, NewDevice::default()).await
+        world.users.login(&login, NewDevice::default(), None).await
     };
     for name in ["anna", "nobody"] {
         for _ in 0..10 {
@@ -442,7 +443,7 @@ async fn a_new_password_ends_the_other_devices() {
     let login = password_login("anna", "tr0ub4dor&3");
     world
         .users
-        .login(&login, NewDevice::default())
+        .login(&login, NewDevice::default(), None)
         .await
         .unwrap();
 }
