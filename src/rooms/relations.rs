@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use pdu::{EventNumber, canonical};
 use ruma::{EventId, UserId, api::Direction};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use storage::{
     Answers, Found, NameHash, Range, Reads, Rows, ShortRoomId, Slot, Snapshot, Stamped,
     schema::{self, AccountDataRow, Place, RelationRow, ThreadRow},
@@ -448,8 +449,15 @@ struct Relates {
 }
 
 impl Relates {
+    /// Of a content in any form of JSON: clients do not write canonical JSON.
     fn of(content: &[u8]) -> Option<Self> {
-        serde_json::from_slice(canonical::member(content, "m.relates_to")?).ok()
+        #[derive(Deserialize)]
+        struct Content<'a> {
+            #[serde(borrow, rename = "m.relates_to")]
+            relates_to: &'a RawValue,
+        }
+        let content: Content<'_> = serde_json::from_slice(content).ok()?;
+        serde_json::from_str(content.relates_to.get()).ok()
     }
 }
 

@@ -311,6 +311,11 @@ async fn the_same_reaction_again_is_refused() {
         .put(&path("b"), content.clone())
         .await
         .refused(400, "M_DUPLICATE_ANNOTATION");
+    // However the client spells its JSON.
+    let spaced = serde_json::to_string_pretty(&content).unwrap();
+    let url = format!("{}{}{}", server.base(), User::PREFIX, path("spaced"));
+    let request = reqwest::Client::new().put(url).bearer_auth(&alice.token);
+    assert_eq!(request.body(spaced).send().await.unwrap().status(), 400);
     react(&alice, &room, &event, "🎉").await;
     bob.put(&path("b"), content.clone()).await.ok();
     // After it was taken back it may be made again.
