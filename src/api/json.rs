@@ -1,7 +1,12 @@
 //! What every JSON body has to be before anybody looks at what it says, and where in it a fault is.
 
+use std::fmt;
+
 use error::Result;
-use serde::de::IgnoredAny;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 /// How deep arrays and objects may lie in each other. An event puts a body's content one level
 /// deeper, and `serde_json` reads no more than 128 levels: what passes here can be read again.
@@ -12,7 +17,8 @@ pub(crate) const DEPTH: usize = 100;
 ///
 /// # Errors
 ///
-/// `M_NOT_JSON` when it is not UTF-8 or not JSON, `M_BAD_JSON` when it is no object or too deep.
+/// `M_NOT_JSON` when it is not UTF-8 or not JSON, `M_BAD_JSON` when it is no object, too deep, or holds
+/// what nobody can read: a number beyond those of a double, half a surrogate pair.
 pub(crate) fn check(body: &[u8]) -> Result<()> {
     let Ok(text) = str::from_utf8(body) else {
         return Err(error::not_json("The body of the request is not UTF-8"));
@@ -23,10 +29,14 @@ pub(crate) fn check(body: &[u8]) -> Result<()> {
             "The body of the request is nested deeper than {DEPTH} levels"
         )));
     }
-    if let Err(fault) = serde_json::from_str::<IgnoredAny>(text) {
-        return Err(error::not_json(format!(
-            "The body of the request is not JSON: {fault}"
-        )));
+    if let Err(fault) = serde_json::from_str::<Readable>(text) {
+        // What serde passes over need not be readable.
+        return Err(match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => error::bad_json(format!(
+                "The body of the request holds what cannot be read: {fault}"
+            )),
+            Err(fault) => error::not_json(format!("The body of the request is not JSON: {fault}")),
+        });
     }
     if !text.trim_start().starts_with('{') {
         return Err(error::bad_json(
@@ -34,6 +44,58 @@ pub(crate) fn check(body: &[u8]) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// JSON in which every number and every string can be read: whoever keeps a part of it as it lies can make
+/// a value of that later.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> std::result::Result<Self, A::Error> {
+        while object.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// The largest number of arrays and objects open at once.
@@ -189,6 +251,23 @@ mod tests {
         ];
         for body in bodies {
             assert_eq!(refused(body), "M_NOT_JSON", "{body:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_read() {
+        for value in ["1e400", "-1e400", r#""\ud800""#, r#"[{"x":[1e999]}]"#] {
+            let body = format!(r#"{{"a":{value}}}"#);
+            assert_eq!(refused(body.as_bytes()), "M_BAD_JSON", "{body}");
+        }
+        assert_eq!(refused(br#"{"\ud800":1}"#), "M_BAD_JSON");
+        for value in [
+            "1e-999",
+            "1e308",
+            "123456789012345678901234567890",
+            r#""\ud83d\ude00""#,
+        ] {
+            check(format!(r#"{{"a":{value}}}"#).as_bytes()).unwrap();
         }
     }
 

@@ -99,22 +99,10 @@ impl AskedRelated {
         Ok(RelatedRows {
             events,
             ignored: ignored
-                .map(|row| ignored_users(&row.value.value.json))
+                .map(|row| users::ignored_users(&row.value.value.json))
                 .unwrap_or_default(),
         })
     }
-}
-
-/// The people in `m.ignored_user_list`.
-fn ignored_users(json: &str) -> HashSet<String> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(default)]
-        ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
-    }
-    serde_json::from_str::<Content>(json)
-        .map(|content| content.ignored_users.into_keys().collect())
-        .unwrap_or_default()
 }
 
 impl Room {

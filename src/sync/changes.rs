@@ -185,7 +185,7 @@ impl Syncs {
         let log = log.map(|log| answers.rows(&log)).transpose()?;
         let of_user = OfUser::new(log.iter().flatten(), since);
         let ignored = answers.one(&ignored)?;
-        let ignored = ignored.map(|row| ignored_users(&row.value.value.json));
+        let ignored = ignored.map(|row| users::ignored_users(&row.value.value.json));
         let mut moved = match (tails, since) {
             (Some(tails), Some(since)) => tails.moved(&answers, since)?,
             _ => BTreeMap::new(),
@@ -442,16 +442,4 @@ impl OfUser {
         let later = self.rooms.iter().filter(|(at, _)| Some(*at) > tail);
         later.map(|(_, room)| *room).collect()
     }
-}
-
-/// The people in `m.ignored_user_list`.
-fn ignored_users(json: &str) -> HashSet<String> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        #[serde(default)]
-        ignored_users: BTreeMap<String, serde::de::IgnoredAny>,
-    }
-    serde_json::from_str::<Content>(json)
-        .map(|content| content.ignored_users.into_keys().collect())
-        .unwrap_or_default()
 }

@@ -331,7 +331,7 @@ impl Reading<'_> {
         }
         rows.iter()
             .filter(|row| type_passes(filter.types.as_deref(), &filter.not_types, &row.event_type))
-            .map(account_data_event)
+            .map(|row| users::account_data_event(&row.event_type, &row.json))
             .collect()
     }
 
@@ -343,7 +343,7 @@ impl Reading<'_> {
         let filter = &self.request.filter.account_data;
         rows.iter()
             .filter(|row| type_passes(filter.types.as_deref(), &filter.not_types, &row.event_type))
-            .map(account_data_event)
+            .map(|row| users::account_data_event(&row.event_type, &row.json))
             .collect()
     }
 }
@@ -356,11 +356,4 @@ pub(crate) async fn some_at_once<T>(
         .buffered(ROOMS_AT_ONCE)
         .try_collect()
         .await
-}
-
-/// Account data as an event.
-fn account_data_event(row: &AccountDataRow) -> error::Result<Box<RawValue>> {
-    let event_type = serde_json::to_string(&row.event_type).map_err(error::internal)?;
-    let event = format!("{{\"type\":{event_type},\"content\":{}}}", row.json);
-    RawValue::from_string(event).map_err(error::internal)
 }

@@ -5,8 +5,11 @@
 //!
 //! [account data]: https://spec.matrix.org/v1.19/client-server-api/#client-config
 
+use std::collections::{BTreeMap, HashSet};
+
 use error::Result;
 use http::StatusCode;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use storage::{
     Batch, NameHash, Range, Reads, ShortRoomId, ShortUserId, Storage,
@@ -189,6 +192,29 @@ pub fn says_nothing(row: &AccountDataRow) -> bool {
         .strip_prefix('{')
         .and_then(|json| json.strip_suffix('}'));
     inside.is_some_and(|inside| inside.trim().is_empty())
+}
+
+/// Account data as an event.
+///
+/// # Errors
+///
+/// Internal, if what was stored is no JSON.
+pub fn account_data_event(event_type: &str, content: &str) -> Result<Box<RawValue>> {
+    let event_type = serde_json::to_string(event_type).map_err(error::internal)?;
+    let event = format!("{{\"type\":{event_type},\"content\":{content}}}");
+    RawValue::from_string(event).map_err(error::internal)
+}
+
+/// The people in the content of an `m.ignored_user_list`.
+pub fn ignored_users(content: &str) -> HashSet<String> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(default)]
+        ignored_users: BTreeMap<String, IgnoredAny>,
+    }
+    serde_json::from_str::<Content>(content)
+        .map(|content| content.ignored_users.into_keys().collect())
+        .unwrap_or_default()
 }
 
 /// Puts account data, and the word of it, into a batch that changes nothing else of the user.

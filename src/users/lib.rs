@@ -50,7 +50,7 @@ use storage::{Clock, Position, Random, Snapshot, Storage};
 
 pub use self::{
     account::{Account, NewAccount},
-    account_data::{AccountData, says_nothing},
+    account_data::{AccountData, account_data_event, ignored_users, says_nothing},
     authenticate::{Requester, Seen},
     carry_over::{NamedRoom, carry_over},
     device::Device,

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use error::Result;
 use ruma::{
-    OwnedUserId, events::AnyToDeviceEventContent, serde::Raw, to_device::DeviceIdOrAllDevices,
+    OwnedUserId, UserId, events::AnyToDeviceEventContent, serde::Raw,
+    to_device::DeviceIdOrAllDevices,
 };
-use serde_json::json;
+use serde::Serialize;
 use storage::{
     Batch, Found, NameHash, OnceKey, Position, Range, Reads, ShortUserId, Snapshot, Topic,
     schema::{DEVICE_BY_USER, DeviceRow, MESSAGE_BY_DEVICE, USER_BY_NAME},
@@ -32,6 +33,15 @@ const REMOVED_AT_ONCE: usize = 1_000;
 /// What is sent: by user and device.
 pub type Messages =
     BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Raw<AnyToDeviceEventContent>>>;
+
+/// A message as its device gets it, the content as it came.
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    sender: &'a UserId,
+    content: &'a Raw<AnyToDeviceEventContent>,
+}
 
 /// One message, and the device it is for.
 struct Outgoing {
@@ -141,12 +151,12 @@ impl Users {
                 .map(|(key, row)| (row.value.device_id.clone(), (key, row)))
                 .collect();
             for (device, content) in wanted {
-                let json = json!({
-                    "type": event_type,
-                    "sender": sender.user_id,
-                    "content": content,
-                });
-                let json = json.to_string();
+                let message = Message {
+                    event_type,
+                    sender: &sender.user_id,
+                    content,
+                };
+                let json = serde_json::to_string(&message).map_err(error::internal)?;
                 let to: Vec<_> = match device {
                     DeviceIdOrAllDevices::DeviceId(id) => {
                         devices.get(id.as_str()).into_iter().collect()

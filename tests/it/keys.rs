@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use harness::{Server, User};
 use pdu::SigningKey;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::server;
@@ -576,4 +577,52 @@ async fn keys_and_claims_survive_a_kill() {
     assert!(claim(&bob, &alice).await["signed_curve25519:0001"].is_object());
     let found = query(&bob, &alice).await;
     assert!(found["device_keys"][&alice.id][&alice.device].is_object());
+}
+
+#[tokio::test]
+async fn numbers_that_nobody_can_hold_are_no_fault_of_ours() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let huge = r#"{"x":1e400}"#;
+    let send = async |method: Method, path: String, body: String| {
+        let url = format!("{}{}{path}", server.base(), User::PREFIX);
+        let request = reqwest::Client::new().request(method, url);
+        let answer = request.bearer_auth(&alice.token).body(body).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    let device = &alice.device;
+    let (own, data) = (
+        &alice.id,
+        format!("/user/{}/rooms/{room}/account_data/x", alice.id),
+    );
+    for (method, path, body) in [
+        (
+            Method::PUT,
+            "/sendToDevice/x/1".to_owned(),
+            format!(r#"{{"messages":{{"{own}":{{"{device}":{huge}}}}}}}"#),
+        ),
+        (
+            Method::POST,
+            "/keys/upload".to_owned(),
+            r#"{"one_time_keys":{"a:b":{"key":"k","x":1e400}}}"#.to_owned(),
+        ),
+        (Method::PUT, data, huge.to_owned()),
+        (
+            Method::POST,
+            "/room_keys/version".to_owned(),
+            format!(r#"{{"algorithm":"x","auth_data":{huge}}}"#),
+        ),
+        (
+            Method::GET,
+            format!("/rooms/{room}/initialSync"),
+            String::new(),
+        ),
+        (Method::GET, "/room_keys/version".to_owned(), String::new()),
+        (Method::GET, "/sync".to_owned(), String::new()),
+    ] {
+        let status = send(method, path.clone(), body).await;
+        assert!(status < 500, "{path}: {status}");
+    }
+    assert!(!server.log().contains("panic"), "{}", server.log());
 }

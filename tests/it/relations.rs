@@ -230,6 +230,32 @@ async fn state_is_not_edited() {
 }
 
 #[tokio::test]
+async fn nothing_is_told_with_state() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let name = alice
+        .set_state(&room, "m.room.name", "", json!({"name": "a"}))
+        .await;
+    relate(
+        &alice,
+        &room,
+        "org.example",
+        "m.reference",
+        &name,
+        json!({}),
+    )
+    .await;
+    assert!(bundle(&alice, &room, &name).await["m.reference"].is_object());
+    let first = alice.get(&format!("/rooms/{room}/initialSync")).await.ok();
+    let whole = alice.get(&format!("/rooms/{room}/state")).await.ok();
+    for state in [list(&first, "state"), whole.as_array().unwrap()] {
+        let name = state.iter().find(|event| event["event_id"] == *name);
+        assert!(name.unwrap()["unsigned"]["m.relations"].is_null());
+    }
+}
+
+#[tokio::test]
 async fn a_thread_is_told_with_its_root() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

@@ -14,8 +14,8 @@ use ruma::{
     },
     serde::Raw,
 };
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use users::{Backup, BackupKey, BackupKeys, BackupScope, BackupState, Requester};
 
 use crate::{Call, Server};
@@ -313,8 +313,16 @@ async fn delete(
 }
 
 fn algorithm(backup: &Backup) -> Result<Raw<BackupAlgorithm>> {
-    let algorithm = json!({ "algorithm": backup.algorithm, "auth_data": backup.auth_data });
-    serde_json::value::to_raw_value(&algorithm)
+    #[derive(Serialize)]
+    struct Algorithm<'a> {
+        algorithm: &'a str,
+        auth_data: &'a RawValue,
+    }
+    let algorithm = Algorithm {
+        algorithm: &backup.algorithm,
+        auth_data: &backup.auth_data,
+    };
+    to_raw_value(&algorithm)
         .map(Raw::from_json)
         .map_err(error::internal)
 }

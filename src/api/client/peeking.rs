@@ -143,7 +143,7 @@ pub(super) async fn get_current_state(
         .membership()
         .map(|membership| MembershipState::from(membership.as_str()));
     response.messages = Some(messages);
-    response.state = reading.events(&state).await?;
+    response.state = reading.state(&state).await?;
     response.visibility = Some(match server.rooms.is_public(room).await? {
         true => Visibility::Public,
         false => Visibility::Private,
@@ -160,8 +160,7 @@ pub(super) async fn get_current_state(
 }
 
 fn account_data_event<T>(data: &users::AccountData) -> Result<Raw<T>> {
-    let event = serde_json::json!({ "type": data.event_type, "content": data.content });
-    let event = serde_json::value::to_raw_value(&event).map_err(error::internal)?;
+    let event = users::account_data_event(&data.event_type, data.content.get())?;
     Ok(Raw::from_json(event))
 }
 

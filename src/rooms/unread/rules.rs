@@ -11,8 +11,6 @@ use ruma::{
     },
     serde::Raw,
 };
-use serde::Deserialize;
-use serde_json::Value;
 
 /// How the events of a room are counted for somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,22 +47,9 @@ impl CountingRules {
     /// The rules of a user, `None` where they never changed any, and who they ignore (the content of
     /// `m.ignored_user_list`).
     pub(super) fn new(user: &UserId, rules: Option<Ruleset>, ignored: Option<&str>) -> Self {
-        #[derive(Deserialize)]
-        struct Ignored {
-            ignored_users: serde_json::Map<String, Value>,
-        }
-        let ignored = ignored.and_then(|json| serde_json::from_str::<Ignored>(json).ok());
         Self {
             changed: rules.map(|rules| Changed::new(user, rules)),
-            ignored: ignored
-                .map(|content| {
-                    content
-                        .ignored_users
-                        .into_iter()
-                        .map(|(user, _)| user)
-                        .collect()
-                })
-                .unwrap_or_default(),
+            ignored: ignored.map(users::ignored_users).unwrap_or_default(),
         }
     }
 
