@@ -85,7 +85,7 @@ impl Pieces {
     /// 413 `M_TOO_LARGE` if it says itself that it is longer.
     pub(crate) async fn of(headers: &HeaderMap, body: Body, limit: u64) -> Result<Self> {
         if announced(headers).is_some_and(|length| length > limit) {
-            drain(body, 0).await;
+            while_patient(drain(body, 0)).await;
             return Err(too_large(limit));
         }
         Ok(Self {
@@ -292,6 +292,17 @@ mod tests {
         headers.insert(header::CONTENT_LENGTH, 4.into());
         let refused = Pieces::of(&headers, pieces(&[b"a"]), 3).await;
         let status = refused.err().map(|error| error.status());
+        assert_eq!(status, Some(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_announces_too_much_and_sends_nothing_is_not_waited_for() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, 4.into());
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, error::Source>>());
+        let refused = Pieces::of(&headers, silent.boxed_unsync(), 3);
+        let refused = tokio::time::timeout(LITTLE_PATIENCE * 2, refused).await;
+        let status = refused.unwrap().err().map(|error| error.status());
         assert_eq!(status, Some(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
