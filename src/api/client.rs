@@ -180,6 +180,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(relations::get_relating_events_with_rel_type_and_event_type)
         .endpoint(room::aliases)
         .endpoint(room::create_room)
+        .endpoint(room::get_event_by_timestamp)
         .endpoint(room::get_room_event)
         .endpoint(room::upgrade_room)
         .endpoint(state::get_state_event_for_key)

@@ -223,6 +223,10 @@ impl Writing<'_> {
         };
         let key = (self.short(), place);
         self.batch.put(&schema::EVENT_BY_PLACE, &key, &placed);
+        let time = judged.event.header.origin_server_ts;
+        let key = (self.short(), time, place);
+        self.batch
+            .put(&schema::EVENT_BY_TIME, &key, &judged.event.number);
     }
 
     fn nodes(&mut self, nodes: &[(NodeHash, Vec<u8>)]) {

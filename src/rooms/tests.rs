@@ -9,6 +9,7 @@
 
 mod cost;
 mod directory;
+mod nearest;
 pub(crate) mod people;
 mod reading;
 mod receive;

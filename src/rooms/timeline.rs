@@ -1,5 +1,6 @@
 //! The timeline of a room, in pages.
 
+mod nearest;
 mod stretch;
 mod tokens;
 

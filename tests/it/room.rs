@@ -1,5 +1,6 @@
 //! Making rooms, and reading single events.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{ids, list, only, server};
@@ -352,4 +353,44 @@ async fn reads_one_event() {
         ids(&alice.timeline(&room).await).last(),
         Some(&said.as_str())
     );
+}
+
+/// [Jump to date](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event).
+#[tokio::test]
+async fn finds_the_event_nearest_to_a_time() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    let mut said = Vec::new();
+    for body in ["one", "two"] {
+        let id = alice.say(&room, body).await;
+        let event = alice.event(&room, &id).await.ok();
+        said.push((id, event["origin_server_ts"].as_u64().unwrap()));
+    }
+    let (last, time) = &said[1];
+    let path = format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event");
+    let ask = async |user: &harness::User, ts: &str, dir: &str| {
+        let path = format!("{path}?ts={ts}&dir={dir}");
+        user.ask(Method::GET, &path, None).await
+    };
+    let found = ask(&alice, &(time + 1).to_string(), "b").await.ok();
+    assert_eq!(found["event_id"], **last);
+    assert_eq!(found["origin_server_ts"], *time);
+    let found = ask(&alice, "0", "f").await.ok();
+    let first = alice
+        .event(&room, found["event_id"].as_str().unwrap())
+        .await
+        .ok();
+    assert_eq!(first["type"], "m.room.create");
+    for (ts, dir) in [((time + 1).to_string(), "f"), ("0".to_owned(), "b")] {
+        ask(&alice, &ts, dir).await.refused(404, "M_NOT_FOUND");
+    }
+    // Who is not in the room is not told what happened when.
+    ask(&bob, "0", "f").await.refused(403, "M_FORBIDDEN");
+    ask(&alice, "-1", "f").await.refused(400, "M_INVALID_PARAM");
+    ask(&alice, "0", "x").await.refused(400, "M_INVALID_PARAM");
+    alice
+        .ask(Method::GET, &path, None)
+        .await
+        .refused(400, "M_MISSING_PARAM");
 }

@@ -3,11 +3,11 @@
 use error::Result;
 use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
 use ruma::{
-    EventId, OwnedRoomAliasId, RoomAliasId, RoomId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, RoomAliasId, RoomId, UInt,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
-        get_room_event, upgrade_room,
+        get_event_by_timestamp, get_room_event, upgrade_room,
     },
     events::AnyTimelineEvent,
     serde::Raw,
@@ -112,6 +112,33 @@ pub(super) async fn get_room_event(
 ) -> Result<get_room_event::v3::Response> {
     let event = find_event(&server, &call.caller, &call.room_id, &call.event_id).await?;
     Ok(get_room_event::v3::Response::new(event))
+}
+
+/// [`GET /rooms/{roomId}/timestamp_to_event`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidtimestamp_to_event).
+pub(super) async fn get_event_by_timestamp(
+    server: Server,
+    call: Call<get_event_by_timestamp::v1::Request>,
+) -> Result<get_event_by_timestamp::v1::Response> {
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let Reading {
+        room,
+        snapshot,
+        viewer,
+        look,
+        ..
+    } = &reading;
+    let time = u64::from(call.ts.get());
+    let found = room
+        .nearest_in_time(snapshot, viewer, look, time, call.dir)
+        .await?;
+    let event = found.ok_or_else(|| {
+        error::not_found("There is no event from that time on, in that direction, that you may see")
+    })?;
+    let header = &event.row.header;
+    Ok(get_event_by_timestamp::v1::Response::new(
+        EventId::parse(&header.event_id).map_err(error::internal)?,
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(header.origin_server_ts)),
+    ))
 }
 
 /// An event of a room that the requester may see.

@@ -30,6 +30,8 @@ tables! { ROOM_TABLES:
     25 LOOSE_EVENT_BY_ID Bulk: (ShortRoomId, NameHash) => EventRow;
     /// The timeline: live events and history, in the order in which people see them.
     26 EVENT_BY_PLACE Range: (ShortRoomId, Place) => PlacedEvent;
+    /// The timeline by what senders' servers say the time was; events of one time in the order of their places.
+    133 EVENT_BY_TIME Range: (ShortRoomId, u64, Place) => EventNumber;
     /// What we think of an event, where it is not simply accepted and in the timeline.
     27 VERDICT_BY_EVENT Point: (ShortRoomId, EventNumber) => Verdict;
     /// The room's state before and after an event.
