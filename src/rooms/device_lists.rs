@@ -75,9 +75,6 @@ impl Rooms {
                     .limit(CHANGES_MAX)
             })
             .collect();
-        if ranges.is_empty() {
-            return Ok(BTreeSet::new());
-        }
         let rows = snapshot
             .multi_range(&schema::DEVICE_CHANGE_BY_ROOM, &ranges)
             .await?;
@@ -102,9 +99,6 @@ impl Rooms {
                 Range::prefix(&(room, generation, Membership::Join as u8)).limit(MEMBERS_MAX)
             })
             .collect();
-        if ranges.is_empty() {
-            return Ok(BTreeSet::new());
-        }
         let rows = snapshot
             .multi_range(&schema::MEMBER_BY_ROOM, &ranges)
             .await?;
@@ -133,9 +127,6 @@ impl Rooms {
                 .collect();
             asked.push((user, reads.get_all(&schema::MEMBER_BY_ROOM, &keys)));
         }
-        if reads.is_empty() {
-            return Ok(BTreeSet::new());
-        }
         let answers = snapshot.read(&reads).await?;
         let mut joined = BTreeSet::new();
         for (user, rows) in asked {
@@ -152,9 +143,6 @@ impl Rooms {
         snapshot: &Snapshot,
         rooms: &[ShortRoomId],
     ) -> error::Result<Vec<(ShortRoomId, Generation)>> {
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
         let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, rooms).await?;
         Ok(rooms
             .iter()

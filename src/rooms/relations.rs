@@ -5,10 +5,12 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod pages;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pdu::{EventNumber, canonical};
-use ruma::{EventId, UserId, api::Direction};
+use ruma::{EventId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use storage::{
@@ -16,16 +18,15 @@ use storage::{
     schema::{self, AccountDataRow, Place, RelationRow, ThreadRow},
 };
 
-use crate::{Look, Page, PlaceToken, ReadEvent, Room, Rooms, Span, Viewer};
+pub use self::pages::{RECURSION_DEPTH, Related};
+use crate::{Look, ReadEvent, Room, Rooms, Viewer};
 
 /// Rows under one event that are looked at for what is told with it: the latest.
 const BUNDLED_MAX: usize = 500;
 /// Edits of one event that are looked at for the latest one.
 const EDITS_MAX: usize = 20;
-/// Rows that one page of relations, or of threads, looks at.
-const LOOKED_AT_MAX: usize = 2_000;
-/// How far events are followed that relate to events that relate to the one that is asked for.
-pub const RECURSION_DEPTH: u8 = 3;
+/// Rows under one event among which a reaction is looked for that was there already.
+const REACTIONS_MAX: usize = 2_000;
 
 /// What is told with an event.
 #[derive(Debug, Default)]
@@ -44,17 +45,6 @@ pub(crate) struct Thread {
     pub(crate) latest: ReadEvent,
     pub(crate) count: u64,
     pub(crate) participated: bool,
-}
-
-/// Which related events are wanted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Related<'a> {
-    /// Related in this way.
-    pub rel_type: Option<&'a str>,
-    /// Of this type.
-    pub event_type: Option<&'a str>,
-    /// Those too that relate to events that relate.
-    pub recurse: bool,
 }
 
 type RelationRows = Rows<(ShortRoomId, NameHash, Place), RelationRow>;
@@ -179,199 +169,6 @@ impl Room {
             .collect())
     }
 
-    /// A page of the events that relate to an event, as the viewer may see them.
-    ///
-    /// # Errors
-    ///
-    /// 404 if the viewer may not see that event.
-    pub async fn related(
-        &self,
-        rooms: &Rooms,
-        snapshot: &Snapshot,
-        (viewer, look): (&Viewer, &Look),
-        parent: &EventId,
-        wanted: Related<'_>,
-        span: Span,
-    ) -> error::Result<Page> {
-        let none = || error::not_found("There is no such event here, or you may not see it");
-        let found = self.find_event(rooms, snapshot, parent).await?;
-        let found = found.ok_or_else(none)?;
-        let alone = std::slice::from_ref(&found);
-        if self.visible(snapshot, viewer, look, alone).await? != [true] {
-            return Err(none());
-        }
-        let mut rows = self
-            .related_rows(rooms, snapshot, parent.as_str(), wanted, span)
-            .await?;
-        rows.retain(|(_, row)| {
-            wanted.rel_type.is_none_or(|wanted| row.rel_type == wanted)
-                && wanted
-                    .event_type
-                    .is_none_or(|wanted| row.event_type == wanted)
-        });
-        let numbers: Vec<_> = rows
-            .iter()
-            .map(|(place, row)| (*place, row.number))
-            .collect();
-        self.page_of(snapshot, (viewer, look), &numbers, span).await
-    }
-
-    /// The rows under an event, and under those, in the direction of a span and within it.
-    async fn related_rows(
-        &self,
-        rooms: &Rooms,
-        snapshot: &Snapshot,
-        parent: &str,
-        wanted: Related<'_>,
-        span: Span,
-    ) -> error::Result<Vec<(Place, RelationRow)>> {
-        let (low, high) = match span.direction {
-            Direction::Backward => (span.to.map(|to| to.0), Some(span.from.0)),
-            Direction::Forward => (Some(span.from.0), span.to.map(|to| to.0)),
-        };
-        let (low, high) = (low.unwrap_or(Place::START), high.unwrap_or(Place::END));
-        let depth = if wanted.recurse { RECURSION_DEPTH } else { 1 };
-        let mut parents = vec![rooms.storage().event_hash(parent)];
-        let mut all: BTreeMap<Place, RelationRow> = BTreeMap::new();
-        for level in 1..=depth {
-            let ranges: Vec<_> = parents
-                .iter()
-                .map(|parent| {
-                    let range = Range::prefix(&(self.short, *parent)).limit(LOOKED_AT_MAX);
-                    // Of what lies outside, something within may depend when it is followed.
-                    let range = if wanted.recurse {
-                        range
-                    } else {
-                        range
-                            .after(&(self.short, *parent, low))
-                            .up_to(&(self.short, *parent, high))
-                    };
-                    match span.direction {
-                        Direction::Backward => range.reverse(),
-                        Direction::Forward => range,
-                    }
-                })
-                .collect();
-            let rows = snapshot
-                .multi_range(&schema::RELATION_BY_PARENT, &ranges)
-                .await?;
-            let mut new = Vec::new();
-            for ((.., place), row) in rows.into_iter().flatten() {
-                if all.len() < LOOKED_AT_MAX && all.insert(place, row.value.clone()).is_none() {
-                    new.push(row.value.number);
-                }
-            }
-            if level == depth || new.is_empty() {
-                break;
-            }
-            let events = self.read_events(snapshot, &new).await?;
-            parents = events
-                .into_iter()
-                .flatten()
-                .map(|event| rooms.storage().event_hash(&event.row.header.event_id))
-                .collect();
-        }
-        let within = all
-            .into_iter()
-            .filter(|(place, _)| *place > low && *place <= high);
-        Ok(match span.direction {
-            Direction::Backward => within.rev().collect(),
-            Direction::Forward => within.collect(),
-        })
-    }
-
-    /// A page of threads, those with the latest replies first: their roots, as the viewer may see them.
-    pub async fn threads(
-        &self,
-        rooms: &Rooms,
-        snapshot: &Snapshot,
-        (viewer, look): (&Viewer, &Look),
-        only_participated: bool,
-        span: Span,
-    ) -> error::Result<Page> {
-        let range = Range::prefix(&(self.short,))
-            .up_to(&(self.short, span.from.0))
-            .reverse()
-            .limit(LOOKED_AT_MAX);
-        let rows = snapshot
-            .multi_range(&schema::THREAD_BY_PLACE, &[range])
-            .await?;
-        let mut roots: Vec<_> = rows
-            .into_iter()
-            .flatten()
-            .map(|((_, place), row)| (place, row.value))
-            .collect();
-        if only_participated {
-            let numbers: Vec<_> = roots.iter().map(|(_, root)| *root).collect();
-            let own = self.participated(rooms, snapshot, viewer, &numbers).await?;
-            roots.retain(|(_, root)| own.contains(root));
-        }
-        self.page_of(snapshot, (viewer, look), &roots, span).await
-    }
-
-    /// Those of some threads in which the viewer has said something.
-    async fn participated(
-        &self,
-        rooms: &Rooms,
-        snapshot: &Snapshot,
-        viewer: &Viewer,
-        roots: &[EventNumber],
-    ) -> error::Result<HashSet<EventNumber>> {
-        let user = rooms.storage().user_hash(&viewer.user_id);
-        let keys: Vec<_> = roots.iter().map(|root| (self.short, *root, user)).collect();
-        let rows = snapshot
-            .multi_get(&schema::PARTICIPANT_BY_THREAD, &keys)
-            .await?;
-        Ok(roots
-            .iter()
-            .zip(rows)
-            .filter(|(_, row)| row.is_some())
-            .map(|(root, _)| *root)
-            .collect())
-    }
-
-    /// A page of events at places, in their order.
-    async fn page_of(
-        &self,
-        snapshot: &Snapshot,
-        (viewer, look): (&Viewer, &Look),
-        placed: &[(Place, EventNumber)],
-        span: Span,
-    ) -> error::Result<Page> {
-        let mut page = Page {
-            events: Vec::new(),
-            next: None,
-            gap: None,
-        };
-        let mut last = None;
-        // What may not be seen makes room for more.
-        for some in placed.chunks(span.limit.max(1)) {
-            let numbers: Vec<_> = some.iter().map(|(_, number)| *number).collect();
-            let read = self.read_events(snapshot, &numbers).await?;
-            let (places, read): (Vec<_>, Vec<_>) = some
-                .iter()
-                .zip(read)
-                .filter_map(|((place, _), event)| Some((*place, event?)))
-                .unzip();
-            let visible = self.visible(snapshot, viewer, look, &read).await?;
-            for ((place, event), visible) in places.into_iter().zip(read).zip(visible) {
-                if !visible {
-                    continue;
-                }
-                if page.events.len() == span.limit {
-                    page.next = last.map(|last| match span.direction {
-                        Direction::Backward => PlaceToken::before(last),
-                        Direction::Forward => PlaceToken(last),
-                    });
-                    return Ok(page);
-                }
-                last = Some(place);
-                page.events.push(event);
-            }
-        }
-        Ok(page)
-    }
-
     /// Whether a relation may be sent.
     ///
     /// # Errors
@@ -383,7 +180,6 @@ impl Room {
     pub async fn check_relation(
         &self,
         rooms: &Rooms,
-        snapshot: &Snapshot,
         sender: &UserId,
         event_type: &str,
         content: &[u8],
@@ -393,8 +189,9 @@ impl Room {
         };
         match (&*relation.rel_type, &relation.key) {
             ("m.annotation", Some(key)) => {
+                let snapshot = rooms.snapshot().await?;
                 let parent = rooms.storage().event_hash(&relation.event_id);
-                let range = Range::prefix(&(self.short, parent)).limit(LOOKED_AT_MAX);
+                let range = Range::prefix(&(self.short, parent)).limit(REACTIONS_MAX);
                 let rows = snapshot
                     .multi_range(&schema::RELATION_BY_PARENT, &[range])
                     .await?;
@@ -414,7 +211,8 @@ impl Room {
                 let Ok(root) = EventId::parse(&relation.event_id) else {
                     return Ok(());
                 };
-                let root = self.find_event(rooms, snapshot, &root).await?;
+                let snapshot = rooms.snapshot().await?;
+                let root = self.find_event(rooms, &snapshot, &root).await?;
                 if root.is_some_and(|root| Relates::of(root.content()).is_some()) {
                     return Err(error::unknown(
                         http::StatusCode::BAD_REQUEST,
@@ -451,7 +249,7 @@ impl Relates {
 
 /// What may be told with one event, by number.
 struct Part {
-    original: ReadEvent,
+    encrypted: bool,
     edits: Vec<EventNumber>,
     references: Vec<EventNumber>,
     /// Replies of its thread, latest first.
@@ -487,7 +285,7 @@ impl Part {
         let replies = kept("m.thread").count() as u64;
         let all = rows.len() < BUNDLED_MAX;
         Self {
-            original: original.clone(),
+            encrypted: header.event_type == "m.room.encrypted",
             edits: edits.take(EDITS_MAX).map(|row| row.number).collect(),
             references: kept("m.reference").map(|row| row.number).collect(),
             latest: kept("m.thread")
@@ -511,12 +309,11 @@ impl Part {
                 .filter_map(|number| seen.get(number))
                 .collect()
         };
-        let encrypted = self.original.row.header.event_type == "m.room.encrypted";
         let edit = all(&self.edits)
             .into_iter()
             // What is encrypted says what is new where nobody here can read it.
             .filter(|edit| {
-                encrypted || canonical::member(edit.content(), "m.new_content").is_some()
+                self.encrypted || canonical::member(edit.content(), "m.new_content").is_some()
             })
             .max_by_key(|edit| {
                 let header = &edit.row.header;

@@ -84,9 +84,6 @@ impl Reading<'_> {
 
     /// Whose master keys the user signed: what they see of them changed.
     async fn signed(&self, changes: &Changes) -> error::Result<Vec<String>> {
-        if changes.devices.signed.is_empty() {
-            return Ok(Vec::new());
-        }
         let signer = self.viewer().short;
         let keys: Vec<_> = changes
             .devices

@@ -2,19 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::{list, server};
+use crate::{another_device, list, server};
 
 fn proof(alice: &harness::User, session: &Value) -> Value {
     let identifier = json!({"type": "m.id.user", "user": alice.name()});
     let password = format!("{}-password", alice.name());
     json!({"type": "m.login.password", "identifier": identifier, "password": password, "session": session})
-}
-
-async fn another_device(server: &harness::Server, alice: &harness::User) -> harness::User {
-    let identifier = json!({"type": "m.id.user", "user": alice.name()});
-    let password = format!("{}-password", alice.name());
-    let body = json!({"type": "m.login.password", "identifier": identifier, "password": password});
-    server.user_of(&server.post("/login", body).await.ok())
 }
 
 #[tokio::test]
@@ -65,7 +58,7 @@ async fn others_devices_are_not_to_be_seen() {
 async fn deleting_a_device_needs_the_password_and_ends_its_token() {
     let server = server().await;
     let alice = server.user("alice").await;
-    let phone = another_device(&server, &alice).await;
+    let phone = another_device(&server, &alice, None).await;
     let path = format!("/devices/{}", phone.device);
 
     let challenge = alice.delete(&path, json!({})).await;
@@ -112,8 +105,8 @@ async fn deletes_several_at_once() {
     let server = server().await;
     let alice = server.user("alice").await;
     let (one, two) = (
-        another_device(&server, &alice).await,
-        another_device(&server, &alice).await,
+        another_device(&server, &alice, None).await,
+        another_device(&server, &alice, None).await,
     );
     let devices = json!([one.device, two.device]);
     let challenge = alice

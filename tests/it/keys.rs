@@ -2,20 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use harness::{Server, User};
+use harness::User;
 use pdu::SigningKey;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::server;
-
-/// Another device of the same person.
-async fn another_device(server: &Server, user: &User, device: &str) -> User {
-    let identifier = json!({"type": "m.id.user", "user": user.name()});
-    let password = format!("{}-password", user.name());
-    let body = json!({"type": "m.login.password", "identifier": identifier, "password": password, "device_id": device});
-    server.user_of(&server.post("/login", body).await.ok())
-}
+use crate::{another_device, server};
 
 /// A key that signs; its seed tells it from others.
 fn key(seed: u8) -> SigningKey {
@@ -330,7 +322,7 @@ async fn cross_signing_keys_are_replaced_with_a_proof_only() {
     let seen = query(&bob, &alice).await;
     assert_eq!(seen["master_keys"][&alice.id], new_master["master_key"]);
     // Keys of others, for something else, or called as a device, are none.
-    let called = another_device(&server, &alice, &public(&key(6))).await;
+    let called = another_device(&server, &alice, Some(&public(&key(6)))).await;
     for wrong in [
         json!({"master_key": cross_signing_key(&bob, "master", &key(7))}),
         json!({"master_key": cross_signing_key(&alice, "self_signing", &key(7))}),
@@ -512,7 +504,7 @@ async fn those_who_share_a_room_hear_of_changed_devices() {
         .await
         .refused(400, "M_INVALID_PARAM");
     // A device that goes is news too.
-    let second = another_device(&server, &bob, "SECOND").await;
+    let second = another_device(&server, &bob, Some("SECOND")).await;
     upload_device_keys(&second, &key(2)).await;
     let sync = alice
         .sync_until(&sync.next_batch(), |sync| {

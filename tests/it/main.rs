@@ -38,8 +38,8 @@ mod unread;
 mod upgrade;
 mod visibility;
 
-use harness::Server;
-use serde_json::Value;
+use harness::{Server, User};
+use serde_json::{Value, json};
 
 /// The binary under test.
 const CHAPAR: &str = env!("CARGO_BIN_EXE_chapar");
@@ -47,6 +47,18 @@ const CHAPAR: &str = env!("CARGO_BIN_EXE_chapar");
 /// A server with open registration.
 async fn server() -> Server {
     Server::start(CHAPAR).await
+}
+
+/// Another device of the same person; with this id, if any.
+async fn another_device(server: &Server, user: &User, device: Option<&str>) -> User {
+    let identifier = json!({"type": "m.id.user", "user": user.name()});
+    let password = format!("{}-password", user.name());
+    let mut body =
+        json!({"type": "m.login.password", "identifier": identifier, "password": password});
+    if let Some(device) = device {
+        body["device_id"] = json!(device);
+    }
+    server.user_of(&server.post("/login", body).await.ok())
 }
 
 /// The event's ids, in order.

@@ -1,6 +1,7 @@
 //! Events that relate to an event
 //! ([spec](https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events)).
 
+use futures_util::future;
 use harness::{User, encode};
 use serde_json::{Value, json};
 
@@ -116,6 +117,44 @@ async fn relations_of_relations_are_followed_if_asked() {
     assert_eq!(deep["recursion_depth"], 3);
     let deep = related(&alice, &room, &root, "/m.annotation?recurse=true").await;
     assert_eq!(ids(list(&deep, "chunk")), [&*reaction]);
+}
+
+/// More replies than one page looks at.
+#[tokio::test]
+async fn a_long_thread_is_paged_to_its_end_with_what_relates_to_its_replies() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let root = alice.say(&room, "root").await;
+    let first = thread(&alice, &room, &root, "first").await;
+    let mut expected = vec![first.clone(), edit(&alice, &room, &first, "changed").await];
+    for _ in 0..35 {
+        let some = (0..64).map(|_| thread(&alice, &room, &root, "on"));
+        expected.extend(future::join_all(some).await);
+    }
+    let last = expected.last().unwrap().clone();
+    expected.push(react(&alice, &room, &last, "🏁").await);
+    expected.sort_unstable();
+    for direction in ["b", "f"] {
+        let mut seen = Vec::new();
+        let mut from = String::new();
+        loop {
+            let rest = format!("?recurse=true&dir={direction}&limit=100{from}");
+            let page = related(&alice, &room, &root, &rest).await;
+            seen.extend(ids(list(&page, "chunk")).into_iter().map(str::to_owned));
+            match page["next_batch"].as_str() {
+                Some(next) => from = format!("&from={}", encode(next)),
+                None => break,
+            }
+        }
+        seen.sort_unstable();
+        assert!(
+            seen == expected,
+            "{direction}: {} of {}",
+            seen.len(),
+            expected.len()
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,9 @@
 //! Messages from device to device ([spec](https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging)).
 
-use harness::{Server, Sync, User};
+use harness::{Sync, User};
 use serde_json::{Value, json};
 
-use crate::server;
-
-async fn another_device(server: &Server, user: &User) -> User {
-    let identifier = json!({"type": "m.id.user", "user": user.name()});
-    let password = format!("{}-password", user.name());
-    let body = json!({"type": "m.login.password", "identifier": identifier, "password": password});
-    server.user_of(&server.post("/login", body).await.ok())
-}
+use crate::{another_device, server};
 
 async fn send(from: &User, transaction: &str, messages: Value) {
     let path = format!("/sendToDevice/org.example.type/{transaction}");
@@ -28,7 +21,7 @@ fn bodies(sync: &Sync) -> Vec<&Value> {
 async fn a_message_reaches_a_device_all_devices_or_none() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let second = another_device(&server, &bob).await;
+    let second = another_device(&server, &bob, None).await;
     send(&alice, "1", json!({&bob.id: {&bob.device: {"n": 1}}})).await;
     send(&alice, "2", json!({&bob.id: {"*": {"n": 2}}})).await;
     let nowhere = json!({&bob.id: {"NOSUCH": {"n": 3}}, "@nobody:localhost": {"*": {"n": 4}}});
@@ -112,7 +105,7 @@ async fn a_queue_larger_than_a_batch_is_filled_whole() {
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     let mut devices = vec![bob.clone()];
     for _ in 0..40 {
-        devices.push(another_device(&server, &bob).await);
+        devices.push(another_device(&server, &bob, None).await);
     }
     let padding = "x".repeat(50_000);
     for _ in 0..2 {
@@ -128,7 +121,7 @@ async fn a_queue_larger_than_a_batch_is_filled_whole() {
 async fn a_queue_ends_with_its_device() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let second = another_device(&server, &bob).await;
+    let second = another_device(&server, &bob, None).await;
     send(&alice, "1", json!({&bob.id: {"*": {"n": 1}}})).await;
     second.post("/logout", json!({})).await.ok();
     let identifier = json!({"type": "m.id.user", "user": bob.name()});

@@ -9,7 +9,7 @@ use ruma::{
     },
 };
 
-use super::file::{self, Asked, Shape};
+use super::file::{self, asked, shape};
 use crate::{Call, Content, Server};
 
 /// [`GET /_matrix/client/v1/media/download/{serverName}/{mediaId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid).
@@ -17,12 +17,7 @@ pub(super) async fn get_content(
     server: Server,
     call: Call<get_content::v1::Request>,
 ) -> Result<Response<Content>> {
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    file::download(&server, asked, None).await
+    file::download(&server, asked!(call), None).await
 }
 
 /// [`GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaidfilename).
@@ -30,12 +25,7 @@ pub(super) async fn get_content_as_filename(
     server: Server,
     call: Call<get_content_as_filename::v1::Request>,
 ) -> Result<Response<Content>> {
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    file::download(&server, asked, Some(call.filename.clone())).await
+    file::download(&server, asked!(call), Some(call.filename.clone())).await
 }
 
 /// [`GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediathumbnailservernamemediaid).
@@ -43,18 +33,7 @@ pub(super) async fn get_content_thumbnail(
     server: Server,
     call: Call<get_content_thumbnail::v1::Request>,
 ) -> Result<Response<Content>> {
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    let shape = Shape {
-        width: call.width.into(),
-        height: call.height.into(),
-        method: call.method.clone(),
-        animated: call.animated,
-    };
-    file::thumbnail(&server, asked, shape).await
+    file::thumbnail(&server, asked!(call), shape!(call)).await
 }
 
 /// [`GET /_matrix/client/v1/media/config`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediaconfig).

@@ -57,6 +57,31 @@ pub(super) struct Shape {
     pub(super) animated: Option<bool>,
 }
 
+/// What a call of any of the endpoints asks for.
+macro_rules! asked {
+    ($call:expr) => {
+        $crate::client::file::Asked {
+            server_name: &$call.server_name,
+            media_id: &$call.media_id,
+            patience: $call.timeout_ms,
+        }
+    };
+}
+
+/// The shape that a call for a thumbnail asks for.
+macro_rules! shape {
+    ($call:expr) => {
+        $crate::client::file::Shape {
+            width: $call.width.into(),
+            height: $call.height.into(),
+            method: $call.method.clone(),
+            animated: $call.animated,
+        }
+    };
+}
+
+pub(super) use {asked, shape};
+
 impl Asked<'_> {
     async fn find(&self, server: &Server) -> Result<Stored> {
         let stop = server.shutdown.begun();

@@ -20,7 +20,7 @@ use users::Requester;
 
 use super::{
     check_not_suspended,
-    file::{self, Asked, Shape},
+    file::{self, asked, shape},
 };
 use crate::{Call, Content, Server, body::Pieces, endpoint::Written};
 
@@ -116,12 +116,7 @@ pub(super) async fn get_content(
     call: Call<get_content::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    file::download(&server, asked, None).await
+    file::download(&server, asked!(call), None).await
 }
 
 /// [`GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaidfilename).
@@ -130,12 +125,7 @@ pub(super) async fn get_content_as_filename(
     call: Call<get_content_as_filename::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    file::download(&server, asked, Some(call.filename.clone())).await
+    file::download(&server, asked!(call), Some(call.filename.clone())).await
 }
 
 /// [`GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3thumbnailservernamemediaid).
@@ -144,18 +134,7 @@ pub(super) async fn get_content_thumbnail(
     call: Call<get_content_thumbnail::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
-    let asked = Asked {
-        server_name: &call.server_name,
-        media_id: &call.media_id,
-        patience: call.timeout_ms,
-    };
-    let shape = Shape {
-        width: call.width.into(),
-        height: call.height.into(),
-        method: call.method.clone(),
-        animated: call.animated,
-    };
-    file::thumbnail(&server, asked, shape).await
+    file::thumbnail(&server, asked!(call), shape!(call)).await
 }
 
 /// [`GET /_matrix/media/v3/config`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3config).

@@ -25,13 +25,13 @@ pub(super) async fn send_message_event(
     let (once, sent) = transaction(&server, &call.caller, &action, &request.txn_id)?;
     let room = server.rooms.room(&request.room_id).await?;
     let sender = call.caller.user_id.clone();
-    let snapshot = server.rooms.snapshot().await?;
     let content = request.body.json().get().as_bytes();
     let checked = room
-        .check_relation(&server.rooms, &snapshot, &sender, &event_type, content)
+        .check_relation(&server.rooms, &sender, &event_type, content)
         .await;
     if let Err(refusal) = checked {
         // What was sent already is answered as it was then.
+        let snapshot = server.rooms.snapshot().await?;
         let sent = snapshot.multi_get(&ONCE_BY_DAY, &once.keys()).await?;
         if sent.iter().all(Option::is_none) {
             return Err(refusal);

@@ -24,6 +24,54 @@ use crate::{Call, Server};
 const PAGE: usize = 5;
 const MOST: usize = 100;
 
+/// An endpoint that answers with a page of related events, of those that it names.
+macro_rules! relating {
+    ($(#[$doc:meta])* $name:ident, $call:ident => $rel_type:expr, $event_type:expr) => {
+        $(#[$doc])*
+        pub(super) async fn $name(
+            server: Server,
+            $call: Call<$name::v1::Request>,
+        ) -> Result<$name::v1::Response> {
+            let related = Related {
+                rel_type: $rel_type,
+                event_type: $event_type,
+                recurse: $call.recurse,
+            };
+            let asked = Asked {
+                room_id: &$call.room_id,
+                event_id: &$call.event_id,
+                related,
+                from: $call.from.as_deref(),
+                to: $call.to.as_deref(),
+                direction: $call.dir,
+                limit: $call.limit,
+            };
+            let found = find(&server, &$call.caller, asked).await?;
+            let mut response = $name::v1::Response::new(found.chunk);
+            response.next_batch = found.next_batch;
+            response.prev_batch = $call.from.clone();
+            response.recursion_depth = related.recurse.then_some(UInt::from(RECURSION_DEPTH));
+            Ok(response)
+        }
+    };
+}
+
+relating! {
+    /// [`GET /rooms/{roomId}/relations/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid).
+    get_relating_events, call => None, None
+}
+
+relating! {
+    /// [`GET /rooms/{roomId}/relations/{eventId}/{relType}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltype).
+    get_relating_events_with_rel_type, call => Some(call.rel_type.as_str()), None
+}
+
+relating! {
+    /// [`GET /rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltypeeventtype).
+    get_relating_events_with_rel_type_and_event_type,
+    call => Some(call.rel_type.as_str()), Some(&call.event_type.to_string())
+}
+
 /// What is asked, by whichever of the endpoints.
 struct Asked<'a> {
     room_id: &'a RoomId,
@@ -35,96 +83,10 @@ struct Asked<'a> {
     limit: Option<UInt>,
 }
 
-/// What is answered.
+/// What is found.
 struct Found {
     chunk: Vec<Raw<AnyMessageLikeEvent>>,
     next_batch: Option<String>,
-    prev_batch: Option<String>,
-    recursion_depth: Option<UInt>,
-}
-
-macro_rules! respond {
-    ($module:ident, $found:expr) => {{
-        let found: Found = $found;
-        let mut response = $module::v1::Response::new(found.chunk);
-        response.next_batch = found.next_batch;
-        response.prev_batch = found.prev_batch;
-        response.recursion_depth = found.recursion_depth;
-        Ok(response)
-    }};
-}
-
-/// [`GET /rooms/{roomId}/relations/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid).
-pub(super) async fn get_relating_events(
-    server: Server,
-    call: Call<get_relating_events::v1::Request>,
-) -> Result<get_relating_events::v1::Response> {
-    let asked = Asked {
-        room_id: &call.room_id,
-        event_id: &call.event_id,
-        related: Related {
-            recurse: call.recurse,
-            ..Related::default()
-        },
-        from: call.from.as_deref(),
-        to: call.to.as_deref(),
-        direction: call.dir,
-        limit: call.limit,
-    };
-    respond!(
-        get_relating_events,
-        find(&server, &call.caller, asked).await?
-    )
-}
-
-/// [`GET /rooms/{roomId}/relations/{eventId}/{relType}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltype).
-pub(super) async fn get_relating_events_with_rel_type(
-    server: Server,
-    call: Call<get_relating_events_with_rel_type::v1::Request>,
-) -> Result<get_relating_events_with_rel_type::v1::Response> {
-    let rel_type = call.rel_type.to_string();
-    let asked = Asked {
-        room_id: &call.room_id,
-        event_id: &call.event_id,
-        related: Related {
-            rel_type: Some(&rel_type),
-            event_type: None,
-            recurse: call.recurse,
-        },
-        from: call.from.as_deref(),
-        to: call.to.as_deref(),
-        direction: call.dir,
-        limit: call.limit,
-    };
-    respond!(
-        get_relating_events_with_rel_type,
-        find(&server, &call.caller, asked).await?
-    )
-}
-
-/// [`GET /rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventidreltypeeventtype).
-pub(super) async fn get_relating_events_with_rel_type_and_event_type(
-    server: Server,
-    call: Call<get_relating_events_with_rel_type_and_event_type::v1::Request>,
-) -> Result<get_relating_events_with_rel_type_and_event_type::v1::Response> {
-    let (rel_type, event_type) = (call.rel_type.to_string(), call.event_type.to_string());
-    let asked = Asked {
-        room_id: &call.room_id,
-        event_id: &call.event_id,
-        related: Related {
-            rel_type: Some(&rel_type),
-            event_type: Some(&event_type),
-            recurse: call.recurse,
-        },
-        from: call.from.as_deref(),
-        to: call.to.as_deref(),
-        direction: call.dir,
-        limit: call.limit,
-    };
-    respond!(
-        get_relating_events_with_rel_type_and_event_type,
-        find(&server, &call.caller, asked).await?
-    )
 }
 
 /// How many events a client wants on a page.
@@ -174,7 +136,5 @@ async fn find(server: &Server, requester: &Requester, asked: Asked<'_>) -> Resul
     Ok(Found {
         chunk: reading.events(&page.events).await?,
         next_batch: page.next.map(|next| next.to_string()),
-        prev_batch: asked.from.map(str::to_owned),
-        recursion_depth: asked.related.recurse.then_some(UInt::from(RECURSION_DEPTH)),
     })
 }
