@@ -21,6 +21,7 @@ mod peeking;
 mod presence;
 mod profile;
 mod push;
+mod rate_limit;
 mod read_marker;
 mod receipt;
 mod redact;

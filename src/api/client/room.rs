@@ -3,7 +3,7 @@
 use error::Result;
 use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, RoomAliasId, RoomId, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedUserId, RoomAliasId, RoomId, UInt,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use users::Requester;
 
-use super::{check_not_suspended, joined_room, reading::Reading};
-use crate::{Call, Server};
+use super::{check_not_suspended, joined_room, membership::count_invite_of, reading::Reading};
+use crate::{Call, Server, rate_limit::Action};
 
 /// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
 pub(super) async fn create_room(
@@ -29,6 +29,7 @@ pub(super) async fn create_room(
     if !request.invite_3pid.is_empty() {
         return Err(no_third_parties());
     }
+    count_invites(&server, &call.caller, &request.invite)?;
     let public = request.visibility == Visibility::Public;
     let preset = match request.preset {
         Some(RoomPreset::PrivateChat) => Preset::PrivateChat,
@@ -72,6 +73,16 @@ pub(super) async fn create_room(
     };
     let room_id = server.rooms.create(new).await?;
     Ok(create_room::v3::Response::new(room_id))
+}
+
+/// Counts that people are invited to a new room.
+fn count_invites(server: &Server, requester: &Requester, invite: &[OwnedUserId]) -> Result<()> {
+    let times = u32::try_from(invite.len()).unwrap_or(u32::MAX);
+    server.count(Action::Invite, Some(requester), None, times)?;
+    for invitee in invite {
+        count_invite_of(server, requester, invitee)?;
+    }
+    Ok(())
 }
 
 /// [`POST /rooms/{roomId}/upgrade`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidupgrade).
