@@ -16,6 +16,7 @@ mod knock;
 mod media;
 mod membership;
 mod message;
+mod old_sync;
 mod peeking;
 mod presence;
 mod profile;
@@ -53,6 +54,9 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(discovery::discover_support)
         .written(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)
+        .endpoint(old_sync::get_one_event)
+        .written(old_sync::initial_sync)
+        .endpoint(old_sync::listen_to_new_events)
         .written(sync::sync_events)
 }
 
@@ -184,8 +188,6 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(message::send_message_event)
         .limited(Action::Message)
         .endpoint(peeking::get_current_state)
-        .endpoint(peeking::get_one_event)
-        .endpoint(peeking::listen_to_new_events)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)
