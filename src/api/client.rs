@@ -28,6 +28,7 @@ mod redact;
 mod relations;
 mod room;
 mod session;
+mod space;
 mod state;
 mod sync;
 mod tag;
@@ -200,8 +201,12 @@ fn of_rooms(routes: Routes) -> Routes {
         .limited(Action::RoomCreation)
         .endpoint(room::get_event_by_timestamp)
         .endpoint(room::get_room_event)
+        .written(room::get_summary)
+        // MSC3266, as Element Web asks it.
+        .also_at("/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}")
         .endpoint(room::upgrade_room)
         .limited(Action::RoomCreation)
+        .written(space::get_hierarchy)
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)

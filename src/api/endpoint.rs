@@ -249,6 +249,15 @@ impl Routes {
         }))
     }
 
+    /// Lets the endpoint before this be found at another path too, which has the same variables.
+    #[must_use]
+    pub(crate) fn also_at(mut self, path: &str) -> Self {
+        if let Some(route) = self.0.last_mut() {
+            route.paths.push(path.to_owned());
+        }
+        self
+    }
+
     /// Lets the endpoint before this ask for an access token where it has not to, unless a setting opens it.
     #[must_use]
     pub(crate) fn with_token_unless(mut self, open: fn(&Config) -> bool) -> Self {

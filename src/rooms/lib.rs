@@ -32,6 +32,7 @@ mod relations;
 mod restricted;
 mod room;
 mod send;
+mod spaces;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,7 @@ pub use self::{
     receive::{Incoming, Received, Standing},
     relations::{RECURSION_DEPTH, Related},
     room::Room,
+    spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
@@ -114,6 +116,7 @@ struct Inner {
     typing: Typing,
     presence: presence::Presence,
     counts: unread::Counts,
+    walks: spaces::Walks,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
 }
@@ -130,6 +133,7 @@ impl Rooms {
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
+            walks: spaces::Walks::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             rooms_by_short: Cache::new(KNOWN_ROOMS),
@@ -186,6 +190,10 @@ impl Rooms {
         &self.0.counts
     }
 
+    fn walks(&self) -> &spaces::Walks {
+        &self.0.walks
+    }
+
     fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -209,6 +217,34 @@ impl Rooms {
         let room = Arc::new(room);
         self.0.rooms.insert(room_id.to_owned(), Arc::clone(&room));
         Ok(Some(room))
+    }
+
+    /// The rooms with these ids, in their order, as far as this server knows them. From memory, or in two
+    /// round trips.
+    async fn find_rooms(
+        &self,
+        snapshot: &Snapshot,
+        ids: &[OwnedRoomId],
+    ) -> error::Result<Vec<Option<Arc<Room>>>> {
+        let mut found: Vec<_> = ids.iter().map(|id| self.0.rooms.get(id)).collect();
+        let unknown = ids.iter().zip(&found).filter(|(_, room)| room.is_none());
+        let unknown = unknown.map(|(id, _)| self.storage().room_hash(id));
+        let unknown: Vec<_> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let rows = snapshot.multi_get(&schema::ROOM_BY_NAME, &unknown).await?;
+        let shorts: Vec<_> = rows.iter().flatten().map(|row| row.value).collect();
+        let mut rooms = self.by_short(snapshot, &shorts).await?.into_iter();
+        let places = found.iter_mut().filter(|room| room.is_none());
+        for (place, _) in places.zip(rows).filter(|(_, row)| row.is_some()) {
+            *place = rooms.next();
+        }
+        for room in found.iter().flatten() {
+            let id = room.room_id.clone();
+            self.0.rooms.insert(id, Arc::clone(room));
+        }
+        Ok(found)
     }
 
     /// The rooms with these short ids, in their order. From memory, or in one round trip.

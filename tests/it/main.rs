@@ -29,6 +29,7 @@ mod redact;
 mod relations;
 mod room;
 mod session;
+mod space;
 mod start;
 mod state;
 mod sync;

@@ -1,5 +1,6 @@
 //! Rooms: making them, and what they are called.
 
+use bytes::Bytes;
 use error::Result;
 use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
 use ruma::{
@@ -7,17 +8,23 @@ use ruma::{
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
-        get_event_by_timestamp, get_room_event, upgrade_room,
+        get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
     },
     events::AnyTimelineEvent,
     serde::Raw,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use storage::schema::Membership;
 use users::Requester;
 
-use super::{check_not_suspended, joined_room, membership::count_invite_of, reading::Reading};
-use crate::{Call, Server, rate_limit::Action};
+use super::{
+    check_not_suspended, joined_room,
+    membership::{count_invite_of, resolve},
+    reading::{Reading, viewer},
+    space::Summary,
+};
+use crate::{Call, Server, endpoint::Written, rate_limit::Action};
 
 /// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
 pub(super) async fn create_room(
@@ -150,6 +157,32 @@ pub(super) async fn get_event_by_timestamp(
         EventId::parse(&header.event_id).map_err(error::internal)?,
         MilliSecondsSinceUnixEpoch(UInt::new_saturating(header.origin_server_ts)),
     ))
+}
+
+/// [`GET /room_summary/{roomIdOrAlias}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias).
+pub(super) async fn get_summary(
+    server: Server,
+    call: Call<get_summary::v1::Request>,
+) -> Result<Written> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        #[serde(flatten)]
+        summary: Summary<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        membership: Option<&'a str>,
+    }
+    let room_id = resolve(&server, &call.room_id_or_alias).await?;
+    let viewer = call.caller.as_ref().map(|caller| viewer(&server, caller));
+    let summary = server.rooms.summary(viewer.as_ref(), &room_id).await?;
+    let summary = summary
+        .ok_or_else(|| error::not_found("There is no such room, or it is not open to you"))?;
+    let membership = summary.membership.unwrap_or(Membership::Leave);
+    let answer = Answer {
+        summary: Summary::of(&summary),
+        membership: viewer.map(|_| membership.as_str()),
+    };
+    let json = serde_json::to_vec(&answer).map_err(error::internal)?;
+    Ok(Written(Bytes::from(json)))
 }
 
 /// An event of a room that the requester may see.
