@@ -200,10 +200,7 @@ impl Rooms {
 
     /// A view of everything that was acknowledged before this call.
     pub async fn snapshot(&self) -> error::Result<Snapshot> {
-        self.storage()
-            .snapshot(Position::START)
-            .await
-            .map_err(error::internal)
+        Ok(self.storage().snapshot(Position::START).await?)
     }
 
     /// The room of that id, if this server knows it.
