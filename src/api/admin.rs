@@ -2,6 +2,7 @@
 
 pub mod rate_limit;
 pub mod register;
+pub mod reports;
 
 use error::Result;
 use ruma::UserId;
@@ -16,6 +17,15 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .written(rate_limit::set_override)
         .endpoint(register::get_registration_nonce)
         .endpoint(register::register_with_shared_secret)
+        .endpoint(reports::delete_event_report)
+        .endpoint(reports::delete_room_report)
+        .endpoint(reports::delete_user_report)
+        .written(reports::get_event_report)
+        .written(reports::get_event_reports)
+        .written(reports::get_room_report)
+        .written(reports::get_room_reports)
+        .written(reports::get_user_report)
+        .written(reports::get_user_reports)
 }
 
 /// Only who administers the server may go on.

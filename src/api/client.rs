@@ -26,6 +26,7 @@ mod reading;
 mod receipt;
 mod redact;
 mod relations;
+mod reporting;
 mod room;
 mod session;
 mod space;
@@ -124,6 +125,8 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(push::set_pushrule)
         .endpoint(push::set_pushrule_actions)
         .endpoint(push::set_pushrule_enabled)
+        .endpoint(reporting::report_user)
+        .limited(Action::Report)
         .endpoint(session::get_login_token)
         .limited(Action::Login)
         .endpoint(session::get_login_types)
@@ -204,6 +207,10 @@ fn of_rooms(routes: Routes) -> Routes {
         .written(room::get_summary)
         // MSC3266, as Element Web asks it.
         .also_at("/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}")
+        .endpoint(room::report_content)
+        .limited(Action::Report)
+        .endpoint(room::report_room)
+        .limited(Action::Report)
         .endpoint(room::upgrade_room)
         .limited(Action::RoomCreation)
         .written(space::get_hierarchy)

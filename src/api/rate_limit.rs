@@ -38,6 +38,8 @@ pub enum Action {
     RoomCreation,
     /// Uploading or announcing a file.
     Media,
+    /// Reporting a room, an event or a person.
+    Report,
     /// All else that is limited.
     Other,
 }
@@ -57,6 +59,7 @@ impl Action {
             Self::InvitesOfUser => settings.invites_of_user,
             Self::RoomCreation => settings.room_creation,
             Self::Media => settings.media,
+            Self::Report => settings.report,
             Self::Other => settings.other,
         };
         settings.in_force(rate)

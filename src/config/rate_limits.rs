@@ -51,6 +51,9 @@ section! {
         /// Uploading files, or announcing them (`rc_media_create`).
         media: Option<Rate> = Rate::per_second(50, 10),
 
+        /// Reporting rooms, events and people (`rc_reports`).
+        report: Option<Rate> = Rate::per_second(5, 1),
+
         /// All else that the specification wants to be limited, taken together.
         other: Option<Rate> = Rate::per_second(300, 30),
     }

@@ -29,6 +29,7 @@ mod read_marker;
 mod receipts;
 mod receive;
 mod relations;
+mod reports;
 mod restricted;
 mod room;
 mod send;
@@ -71,6 +72,7 @@ pub use self::{
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
     relations::{RECURSION_DEPTH, Related},
+    reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
     room::Room,
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,

@@ -27,6 +27,7 @@ mod read_marker;
 mod receipt;
 mod redact;
 mod relations;
+mod report;
 mod room;
 mod session;
 mod space;

@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use error::Result;
-use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
+use rooms::{
+    InitialState, NewReport, NewRoomRequest, Preset, ReadEvent, ReportKind, UpgradeRequest,
+};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedUserId, RoomAliasId, RoomId, UInt,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
-        get_event_by_timestamp, get_room_event, get_summary, upgrade_room,
+        get_event_by_timestamp, get_room_event, get_summary, report_content, report_room,
+        upgrade_room,
     },
     events::AnyTimelineEvent,
     serde::Raw,
@@ -22,6 +25,7 @@ use super::{
     check_not_suspended, joined_room,
     membership::{count_invite_of, resolve},
     reading::{Reading, viewer},
+    reporting::checked_reason,
     space::Summary,
 };
 use crate::{Call, Server, endpoint::Written, rate_limit::Action};
@@ -196,10 +200,25 @@ pub(super) async fn find_event(
     room_id: &RoomId,
     event_id: &EventId,
 ) -> Result<Raw<AnyTimelineEvent>> {
-    let none = || error::not_found("There is no such event here, or you may not see it");
+    let (reading, event) = seen_event(server, requester, room_id, event_id).await?;
+    let written = reading.events(&[event]).await?.pop();
+    written.ok_or_else(no_event)
+}
+
+/// The same, not yet written, and its room as the requester reads it.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND`.
+async fn seen_event(
+    server: &Server,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(Reading, ReadEvent)> {
     // Whoever may not see the event is not told whether it, or the room, exists.
     let room = server.rooms.find_room(room_id).await?;
-    room.ok_or_else(none)?;
+    room.ok_or_else(no_event)?;
     let reading = Reading::look(server, requester, room_id).await?;
     let Reading {
         room,
@@ -211,12 +230,62 @@ pub(super) async fn find_event(
     let event = room
         .find_event(&server.rooms, snapshot, event_id)
         .await?
-        .ok_or_else(none)?;
+        .ok_or_else(no_event)?;
     let alone = [event];
     if room.visible(snapshot, viewer, look, &alone).await? != [true] {
-        return Err(none());
+        return Err(no_event());
     }
-    reading.events(&alone).await?.pop().ok_or_else(none)
+    let [event] = alone;
+    Ok((reading, event))
+}
+
+fn no_event() -> error::Error {
+    error::not_found("There is no such event here, or you may not see it")
+}
+
+/// [`POST /rooms/{roomId}/report/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreporteventid).
+pub(super) async fn report_content(
+    server: Server,
+    call: Call<report_content::v3::Request>,
+) -> Result<report_content::v3::Response> {
+    let reason = checked_reason(call.reason.as_deref().unwrap_or_default())?;
+    let (room_id, event_id) = (&call.room_id, &call.event_id);
+    let (reading, event) = seen_event(&server, &call.caller, room_id, event_id).await?;
+    if !reading.look.is_joined() {
+        return Err(no_event());
+    }
+    let report = NewReport {
+        kind: ReportKind::Event,
+        reporter: call.caller.user_id.to_string(),
+        reason,
+        room_id: Some(room_id.to_string()),
+        event_id: Some(event_id.to_string()),
+        user_id: Some(event.row.header.sender),
+    };
+    server.rooms.report(report).await?;
+    Ok(report_content::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/report`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreport).
+///
+/// Who reports a room that is not here is not told so.
+pub(super) async fn report_room(
+    server: Server,
+    call: Call<report_room::v3::Request>,
+) -> Result<report_room::v3::Response> {
+    let reason = checked_reason(&call.reason)?;
+    if server.rooms.find_room(&call.room_id).await?.is_some() {
+        let report = NewReport {
+            kind: ReportKind::Room,
+            reporter: call.caller.user_id.to_string(),
+            reason,
+            room_id: Some(call.room_id.to_string()),
+            event_id: None,
+            user_id: None,
+        };
+        server.rooms.report(report).await?;
+    }
+    Ok(report_room::v3::Response::new())
 }
 
 /// That nobody can be invited by an address of mail or telephone.

@@ -89,6 +89,7 @@ impl World {
             ("rel_type", "m.annotation".to_owned()),
             ("version", "1".to_owned()),
             ("session_id", "session".to_owned()),
+            ("report_id", "1".to_owned()),
         ]);
         world
     }
