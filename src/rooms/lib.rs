@@ -13,6 +13,7 @@ mod current;
 mod device_lists;
 mod directory;
 mod draft;
+mod erased;
 mod event;
 pub mod event_filter;
 mod fold;
