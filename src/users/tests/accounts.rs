@@ -132,28 +132,14 @@ async fn a_closed_account_has_no_devices_and_keeps_its_name() {
     world.users.deactivate(&user_id, false).await.unwrap();
     assert!(!world.is_logged_in(&login).await);
     assert_eq!(world.users.profile_of(user).await.unwrap().len(), 1);
-    assert!(
-        !world
-            .users
-            .account_data(user, None)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(kept().await, 2);
     world.users.backup(user, Some(&version)).await.unwrap();
     world.users.deactivate(&user_id, true).await.unwrap();
     world.users.deactivate(&user_id, false).await.unwrap();
     let account = world.users.find_account(&user_id).await.unwrap().unwrap();
     assert!(account.deactivated && account.erased && !account.has_password);
     assert!(world.users.profile_of(user).await.unwrap().is_empty());
-    assert!(
-        world
-            .users
-            .account_data(user, None)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(kept().await, 0);
     assert!(world.users.backup(user, Some(&version)).await.is_err());
     assert!(world.users.devices(user).await.unwrap().is_empty());
     let refused = world
