@@ -125,6 +125,11 @@ async fn a_closed_account_has_no_devices_and_keeps_its_name() {
         let set = world.users.set_account_data(user, None, event_type, &data);
         set.await.unwrap();
     }
+    let kept = async || {
+        let data = world.users.account_data(user, None).await.unwrap();
+        let own = |data: &&crate::AccountData| data.event_type.starts_with("org.example");
+        data.iter().filter(own).count()
+    };
     let backup = world
         .users
         .create_backup(user, "org.example", RawValue::NULL);
