@@ -21,17 +21,16 @@ use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of, relations::B
 pub struct EventForm {
     /// In which format.
     pub format: EventFormat,
-    /// As the timeline shows them: with what relates to them (`m.relations` of `unsigned`), and without what
-    /// was [erased](crate::erased).
-    pub timeline: bool,
+    /// With what relates to them (`m.relations` of `unsigned`), where the specification says so.
+    pub relations: bool,
 }
 
 impl From<EventFormat> for EventForm {
-    /// As the state shows them.
+    /// By themselves.
     fn from(format: EventFormat) -> Self {
         Self {
             format,
-            timeline: false,
+            relations: false,
         }
     }
 }
@@ -115,7 +114,7 @@ impl Room {
         let mut reads = Reads::new();
         let named = self.ask_state(&mut reads, &named);
         let related = form
-            .timeline
+            .relations
             .then(|| self.ask_related(rooms, &mut reads, viewer, events));
         let mut bundles = HashMap::new();
         let mut read = Vec::new();
@@ -134,18 +133,6 @@ impl Room {
             .flatten()
             .map(|event| (event.number, event))
             .collect();
-        let erased = if form.timeline {
-            let told = events.iter().zip(memberships.iter().copied());
-            let beside = bundles
-                .values()
-                .flat_map(Bundle::events)
-                .chain(others.values());
-            let beside = beside.map(|event| (event, look.known_after(viewer, event)));
-            self.erased(rooms, snapshot, viewer, told.chain(beside))
-                .await?
-        } else {
-            HashMap::new()
-        };
         let hidden = self
             .hidden_before(snapshot, viewer, look, events, &memberships, &others)
             .await?;
@@ -154,7 +141,6 @@ impl Room {
             viewer,
             others: &others,
             hidden: &hidden,
-            erased: &erased,
             bundles: &bundles,
             now: rooms.now(),
             format: form.format,
@@ -198,7 +184,7 @@ impl Room {
 }
 
 /// The viewer's membership after an event, if it is known: none, or which.
-pub(crate) type MembershipThen = Option<Option<Membership>>;
+type MembershipThen = Option<Option<Membership>>;
 
 /// What is to be written.
 struct Writing<'a> {
@@ -214,8 +200,6 @@ struct Writer<'a> {
     others: &'a HashMap<EventNumber, ReadEvent>,
     /// Those of the others whose content the viewer may not see.
     hidden: &'a BTreeSet<EventNumber>,
-    /// Redacted copies, to be told in the place of these events.
-    erased: &'a HashMap<EventNumber, ReadEvent>,
     /// What relates to the events.
     bundles: &'a HashMap<EventNumber, Bundle>,
     now: u64,
@@ -225,7 +209,6 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, event: &ReadEvent, membership: MembershipThen) -> error::Result<Box<RawValue>> {
         let mut json = String::with_capacity(event.row.json.len() + 512);
-        let event = self.erased.get(&event.number).unwrap_or(event);
         self.event(&mut json, &event.row)?;
         json.push_str(",\"unsigned\":{");
         self.unsigned(&mut json, &event.row.header)?;
@@ -309,7 +292,6 @@ impl Writer<'_> {
             .replaces_state
             .and_then(|number| self.others.get(&number));
         let Some(before) = before else { return Ok(()) };
-        let before = self.erased.get(&before.number).unwrap_or(before);
         json.push_str(",\"replaces_state\":");
         quote(json, &before.row.header.event_id)?;
         if !self.hidden.contains(&before.number) {
@@ -357,7 +339,6 @@ impl Writer<'_> {
 
     /// An event inside another one.
     fn inner(&self, json: &mut String, event: &ReadEvent) -> error::Result<()> {
-        let event = self.erased.get(&event.number).unwrap_or(event);
         self.event(json, &event.row)?;
         json.push_str(",\"unsigned\":{");
         self.unsigned(json, &event.row.header)?;

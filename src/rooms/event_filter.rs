@@ -67,7 +67,7 @@ pub fn matches(pattern: &str, event_type: &str) -> bool {
 }
 
 /// Whether the content has a `url` that is a string.
-fn has_url(event: &ReadEvent) -> bool {
+pub fn has_url(event: &ReadEvent) -> bool {
     canonical::member(event.content(), "url").is_some_and(|url| canonical::string(url).is_some())
 }
 

@@ -6,8 +6,8 @@ use icu_normalizer::{
 
 /// Text in the form in which it is compared: without the case of letters, without marks (accents, harakat),
 /// in the letters and digits that keyboards of Persian and of Arabic write differently, without joiners and
-/// tatweel.
-pub(crate) fn fold(text: &str) -> String {
+/// tatweel. A hamza on a letter goes with the other marks; one by itself is a letter.
+pub fn fold(text: &str) -> String {
     let decomposed = DecomposingNormalizerBorrowed::new_nfkd().normalize(text);
     let classes = CanonicalCombiningClassMapBorrowed::new();
     decomposed
@@ -21,17 +21,22 @@ pub(crate) fn fold(text: &str) -> String {
         .collect()
 }
 
-/// The zero-width (non-)joiners, the soft hyphen, tatweel.
+/// What is not seen, or only as a longer line: zero-width spaces, joiners and non-joiners, signs of direction,
+/// variation selectors, the soft hyphen, tatweel, and the high hamza into which some letters come apart.
 fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{200b}'..='\u{200d}' | '\u{ad}' | '\u{640}')
+    matches!(
+        letter,
+        '\u{ad}' | '\u{61c}' | '\u{640}' | '\u{674}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+    )
 }
 
 /// One letter for all that are the same to who reads.
 fn alike(letter: char) -> char {
     match letter {
         'ي' | 'ى' => 'ی',
-        'ك' => 'ک',
-        'ة' => 'ه',
+        'ك' | 'ڪ' => 'ک',
+        'ة' | 'ہ' | 'ھ' | 'ە' => 'ه',
         'ٱ' => 'ا',
         '\u{660}'..='\u{669}' => digit(letter, '\u{660}'),
         '\u{6f0}'..='\u{6f9}' => digit(letter, '\u{6f0}'),
@@ -61,6 +66,13 @@ mod tests {
             ("۱۲۳", "123"),
             ("٤٥٦", "456"),
             ("ســـلام", "سلام"),
+            ("آخر", "اخر"),
+            ("أخبار إلى مسئول مؤمن", "اخبار الي مسيول مومن"),
+            ("خانۀ ما", "خانه ما"),
+            ("مدرسة", "مدرسہ"),
+            ("ﮐﺘﺎﺏ", "کتاب"),
+            ("\u{202b}سلام\u{202c}\u{200f}", "سلام"),
+            ("☺\u{fe0f}", "☺"),
             ("ﬁne", "FINE"),
             ("Ａｂｃ", "abc"),
         ] {

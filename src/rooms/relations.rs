@@ -14,7 +14,7 @@ use ruma::{EventId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use storage::{
-    Answers, Found, NameHash, Range, Reads, Rows, ShortRoomId, Slot, Snapshot, Stamped,
+    Answers, Found, NameHash, Range, Reads, Rows, ShortRoomId, Slot, Snapshot, Stamped, Storage,
     schema::{self, AccountDataRow, Place, RelationRow, ThreadRow},
 };
 
@@ -37,14 +37,6 @@ pub(crate) struct Bundle {
     pub(crate) thread: Option<Thread>,
     /// The ids of the events that refer to it.
     pub(crate) references: Vec<String>,
-}
-
-impl Bundle {
-    /// The events that are told with another one.
-    pub(crate) fn events(&self) -> impl Iterator<Item = &ReadEvent> {
-        let thread = self.thread.as_ref().map(|thread| &thread.latest);
-        self.edit.iter().chain(thread)
-    }
 }
 
 /// A thread, as it is told with its root.
@@ -177,6 +169,52 @@ impl Room {
             .collect())
     }
 
+    /// Of some events, those that were edited, with the edit that counts, whoever may see it. Two round
+    /// trips.
+    pub async fn latest_edits(
+        &self,
+        storage: &Storage,
+        snapshot: &Snapshot,
+        events: &[ReadEvent],
+    ) -> error::Result<HashMap<EventNumber, ReadEvent>> {
+        let ranges: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let hash = storage.event_hash(&event.row.header.event_id);
+                Range::prefix(&(self.short, hash))
+                    .reverse()
+                    .limit(BUNDLED_MAX)
+            })
+            .collect();
+        let rows = snapshot
+            .multi_range(&schema::RELATION_BY_PARENT, &ranges)
+            .await?;
+        let mut edits = Vec::new();
+        for (event, rows) in events.iter().zip(rows) {
+            let rows: Vec<_> = rows
+                .into_iter()
+                .map(|((.., place), row)| (place, row.value))
+                .collect();
+            let under: Vec<_> = edits_under(event, &rows).map(|row| row.number).collect();
+            edits.push(under);
+        }
+        let wanted: Vec<_> = edits.iter().flatten().copied().collect();
+        let read = self.read_events(snapshot, &wanted).await?;
+        let read: HashMap<_, _> = read
+            .into_iter()
+            .flatten()
+            .map(|event| (event.number, event))
+            .collect();
+        let all = events.iter().zip(edits);
+        Ok(all
+            .filter_map(|(event, under)| {
+                let under = under.iter().filter_map(|number| read.get(number));
+                let encrypted = event.row.header.event_type == "m.room.encrypted";
+                Some((event.number, latest_edit(encrypted, under)?.clone()))
+            })
+            .collect())
+    }
+
     /// Whether a relation may be sent.
     ///
     /// # Errors
@@ -255,6 +293,42 @@ impl Relates {
     }
 }
 
+/// The edits among the latest rows under an event that may count: by the same sender and of the same type.
+/// Neither state nor edits are edited.
+fn edits_under<'a>(
+    original: &'a ReadEvent,
+    rows: &'a [(Place, RelationRow)],
+) -> impl Iterator<Item = &'a RelationRow> {
+    let header = &original.row.header;
+    let editable = header.state_key.is_none()
+        && header.redacted_because.is_none()
+        && Relates::of(original.content()).is_none_or(|relates| relates.rel_type != "m.replace");
+    rows.iter()
+        .map(|(_, row)| row)
+        .filter(move |row| {
+            editable
+                && row.rel_type == "m.replace"
+                && row.sender == header.sender
+                && row.event_type == header.event_type
+        })
+        .take(EDITS_MAX)
+}
+
+/// The edit that counts.
+fn latest_edit<'a>(
+    encrypted: bool,
+    edits: impl IntoIterator<Item = &'a ReadEvent>,
+) -> Option<&'a ReadEvent> {
+    edits
+        .into_iter()
+        // What is encrypted says what is new where nobody here can read it.
+        .filter(|edit| encrypted || canonical::member(edit.content(), "m.new_content").is_some())
+        .max_by_key(|edit| {
+            let header = &edit.row.header;
+            (header.origin_server_ts, header.event_id.clone())
+        })
+}
+
 /// What may be told with one event, by number.
 struct Part {
     encrypted: bool,
@@ -281,20 +355,13 @@ impl Part {
                 .map(|(_, row)| row)
                 .filter(move |row| row.rel_type == rel_type && !ignored.contains(&row.sender))
         };
-        let relates = Relates::of(original.content());
-        // Neither state nor edits are edited.
-        let editable = header.state_key.is_none()
-            && header.redacted_because.is_none()
-            && relates.is_none_or(|relates| relates.rel_type != "m.replace");
-        let edits = kept("m.replace").filter(|row| {
-            editable && row.sender == header.sender && row.event_type == header.event_type
-        });
+        let edits = edits_under(original, rows).filter(|row| !ignored.contains(&row.sender));
         let by_viewer = |sender: &str| sender == viewer.user_id.as_str();
         let replies = kept("m.thread").count() as u64;
         let all = rows.len() < BUNDLED_MAX;
         Self {
             encrypted: header.event_type == "m.room.encrypted",
-            edits: edits.take(EDITS_MAX).map(|row| row.number).collect(),
+            edits: edits.map(|row| row.number).collect(),
             references: kept("m.reference").map(|row| row.number).collect(),
             latest: kept("m.thread")
                 .take(EDITS_MAX)
@@ -317,17 +384,7 @@ impl Part {
                 .filter_map(|number| seen.get(number))
                 .collect()
         };
-        let edit = all(&self.edits)
-            .into_iter()
-            // What is encrypted says what is new where nobody here can read it.
-            .filter(|edit| {
-                self.encrypted || canonical::member(edit.content(), "m.new_content").is_some()
-            })
-            .max_by_key(|edit| {
-                let header = &edit.row.header;
-                (header.origin_server_ts, header.event_id.clone())
-            })
-            .cloned();
+        let edit = latest_edit(self.encrypted, all(&self.edits)).cloned();
         let latest = all(&self.latest).into_iter().next().cloned();
         let mut references = all(&self.references);
         references.reverse();

@@ -44,7 +44,8 @@ impl Room {
         let name = storage.room_hash(room_id);
         let short = snapshot
             .multi_get(&schema::ROOM_BY_NAME, &[name])
-            .await?
+            .await
+            .map_err(error::internal)?
             .pop()
             .flatten();
         let Some(short) = short.map(|found| found.value) else {
@@ -52,7 +53,8 @@ impl Room {
         };
         let row = snapshot
             .multi_get(&schema::ROOM_BY_SHORT_ID, &[short])
-            .await?
+            .await
+            .map_err(error::internal)?
             .pop()
             .flatten();
         let Some(row) = row.map(|found| found.value) else {

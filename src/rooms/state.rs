@@ -28,7 +28,10 @@ impl Room {
         nodes: &mut Nodes,
     ) -> error::Result<()> {
         let keys: Vec<_> = wanted.iter().map(|hash| (self.short, hash.0)).collect();
-        let rows = snapshot.multi_get(&schema::NODE_BY_HASH, &keys).await?;
+        let rows = snapshot
+            .multi_get(&schema::NODE_BY_HASH, &keys)
+            .await
+            .map_err(error::internal)?;
         for (hash, row) in wanted.iter().zip(rows) {
             let row = row.ok_or_else(|| {
                 error::internal(format!(

@@ -25,6 +25,25 @@ pub struct Ahead {
     from: Option<Found<PositionRow>>,
 }
 
+impl Snapshot {
+    /// What the stream holds after a position, at most `limit` records: for followers that keep their place
+    /// elsewhere, with an output that is not in here.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn stream_after(
+        &self,
+        place: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, StreamRecord)>, ReadError> {
+        let range = Range::prefix(&()).after(&place).limit(limit);
+        let rows = self.multi_range(&STREAM_BY_POSITION, &[range]).await?;
+        let rows = rows.into_iter().flatten();
+        Ok(rows.map(|(position, row)| (position, row.value)).collect())
+    }
+}
+
 impl Follower {
     /// The follower of that name.
     pub fn new(storage: &Storage, name: &str) -> Self {
@@ -50,17 +69,9 @@ impl Follower {
         let mut reads = Reads::new();
         let from = reads.get(&POSITION_BY_FOLLOWER, &self.name);
         let from = snapshot.read(&reads).await?.one(&from)?;
-        let mut range = Range::prefix(&()).limit(limit);
-        if let Some(from) = &from {
-            range = range.after(&from.value.0);
-        }
-        let rows = snapshot.multi_range(&STREAM_BY_POSITION, &[range]).await?;
+        let place = from.as_ref().map_or(Position::START, |from| from.value.0);
         Ok(Ahead {
-            records: rows
-                .into_iter()
-                .flatten()
-                .map(|(position, row)| (position, row.value))
-                .collect(),
+            records: snapshot.stream_after(place, limit).await?,
             snapshot,
             from,
         })

@@ -7,7 +7,6 @@ mod directory;
 mod event;
 mod keys;
 mod media;
-mod moderation;
 mod place;
 mod probe;
 mod rooms;
@@ -19,7 +18,6 @@ pub use self::{
     event::{EventHeader, EventRow, Sent, Visibility},
     keys::*,
     media::*,
-    moderation::*,
     place::Place,
     probe::*,
     rooms::*,
@@ -36,7 +34,6 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         USER_TABLES,
         KEY_TABLES,
         MEDIA_TABLES,
-        MODERATION_TABLES,
         DIRECTORY_TABLES,
         PROBE_TABLES,
     ];

@@ -3,7 +3,6 @@
 //! our own.
 
 mod cases;
-mod cost;
 
 use std::{collections::BTreeMap, sync::Arc};
 

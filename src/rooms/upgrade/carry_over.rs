@@ -1,10 +1,13 @@
 //! What people keep of a room when they join the one that replaces it.
 
+use std::{borrow::Cow, sync::Arc};
+
+use futures_util::future::try_join_all;
 use pdu::canonical;
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId, events::StateEventType};
 use serde::{Deserialize, Serialize};
 use storage::{
-    Batch, ShortUserId, Storage, Topic,
+    Batch, ShortUserId, Snapshot, Storage, Topic,
     schema::{self, JobRow},
 };
 use users::NamedRoom;
@@ -22,6 +25,12 @@ struct CarryOver {
     to: String,
 }
 
+/// The id of the room that a first event names as the one that was before.
+fn predecessor_of(create: &StoredEvent) -> Option<String> {
+    let named = canonical::member(create.pdu.content_bytes(), "predecessor")?;
+    canonical::string(canonical::member(named, "room_id")?).map(Cow::into_owned)
+}
+
 /// Leaves the job for somebody who joins a room, if its first event names a room that was before it.
 pub(crate) fn leave_carry_over(
     storage: &Storage,
@@ -29,13 +38,12 @@ pub(crate) fn leave_carry_over(
     create: &StoredEvent,
     user: ShortUserId,
 ) {
-    let predecessor = canonical::member(create.pdu.content_bytes(), "predecessor");
-    let from =
-        predecessor.and_then(|named| canonical::string(canonical::member(named, "room_id")?));
-    let Some(from) = from else { return };
+    let Some(from) = predecessor_of(create) else {
+        return;
+    };
     let body = CarryOver {
         user,
-        from: from.into_owned(),
+        from,
         to: create.pdu.room_id().to_string(),
     };
     let id = [&user.0, body.to.as_bytes()].concat();
@@ -55,6 +63,28 @@ pub(crate) fn leave_carry_over(
 }
 
 impl Rooms {
+    /// The ids of the rooms that some rooms took the place of. Two round trips.
+    pub async fn predecessors(
+        &self,
+        snapshot: &Snapshot,
+        rooms: &[Arc<Room>],
+    ) -> error::Result<Vec<OwnedRoomId>> {
+        let key = [(StateEventType::RoomCreate, String::new())];
+        let states = snapshot.gathered(async |snapshot| {
+            let states = rooms
+                .iter()
+                .map(|room| room.current_state(self, &snapshot, &key));
+            try_join_all(states).await
+        });
+        let creates = states
+            .await?
+            .into_iter()
+            .flat_map(|(_, state)| state.into_values());
+        Ok(creates
+            .filter_map(|create| RoomId::parse(predecessor_of(&create)?).ok())
+            .collect())
+    }
+
     /// Works off a [`CARRY_OVER`].
     pub(crate) async fn carry_over(&self, row: &JobRow) -> error::Result<()> {
         let job: CarryOver = postcard::from_bytes(&row.body).map_err(error::internal)?;
