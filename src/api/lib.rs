@@ -20,7 +20,6 @@ mod guests;
 pub mod health;
 mod json;
 mod parse;
-pub mod rate_limit;
 pub mod router;
 pub mod serve;
 mod server;

@@ -8,12 +8,13 @@ use federation::SigningKeys;
 use media::Media;
 use rooms::Rooms;
 use ruma::server_name;
+use search::Search;
 use storage::{Clock, Random, Storage};
 use sync::Syncs;
 use tokio_util::task::TaskTracker;
 use users::Users;
 
-use crate::{Shutdown, rate_limit::RateLimits, router::Router};
+use crate::{Shutdown, router::Router};
 
 /// A server: its settings, its storage, its people and rooms, its clock. There is no other global
 /// state, so several live in one process and do not know of each other. Clones are the same server.
@@ -44,12 +45,13 @@ pub struct Inner {
     pub media: Media,
     /// What devices are told.
     pub syncs: Syncs,
+    /// What can be searched.
+    pub search: Search,
     /// The keys with which it signs.
     pub signing_keys: SigningKeys,
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
-    pub(crate) rate_limits: RateLimits,
     /// Requests that change something and go on even when the client has gone away.
     pub(crate) tasks: TaskTracker,
     /// What goes on beside all requests, until the server stops.
@@ -71,7 +73,6 @@ impl Server {
             registration: parts.config.registration.clone(),
             passwords: parts.config.passwords.clone(),
             logins: parts.config.logins.clone(),
-            rate_limits: parts.config.rate_limits.clone(),
         };
         let users = Users::open(
             &parts.storage,
@@ -100,6 +101,12 @@ impl Server {
             random: parts.random.clone(),
         });
         rooms.set_presence_enabled(parts.config.presence.enabled);
+        let search = Search::new(search::Parts {
+            storage: parts.storage.clone(),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            folder: parts.config.storage.data.join("search"),
+        });
         let storage = parts.storage.clone();
         let server = Self(Arc::new(Inner {
             parts,
@@ -107,10 +114,10 @@ impl Server {
             users,
             rooms,
             media,
+            search,
             signing_keys,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
-            rate_limits: RateLimits::default(),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
         }));
@@ -118,6 +125,10 @@ impl Server {
         server
             .workers
             .spawn(async move { rooms.work_off_jobs(shutdown.begun()).await });
+        let (search, shutdown) = (server.search.clone(), server.shutdown.clone());
+        server
+            .workers
+            .spawn(async move { search.follow(shutdown.begun()).await });
         Ok(server)
     }
 }

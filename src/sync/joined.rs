@@ -256,17 +256,17 @@ impl Reading<'_> {
         })
     }
 
-    /// Events as the client gets them, those of a `timeline` as such.
+    /// Events as the client gets them, those of a timeline with what relates to them.
     pub(crate) async fn written(
         &self,
         room: &Room,
         look: &Look,
         events: &[ReadEvent],
-        timeline: bool,
+        relations: bool,
     ) -> error::Result<Vec<Box<RawValue>>> {
         let form = EventForm {
             format: self.request.format(),
-            timeline,
+            relations,
         };
         let (rooms, viewer) = (self.rooms(), self.viewer());
         let written = room.client_events(rooms, self.snapshot, viewer, look, events, form);

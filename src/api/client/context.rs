@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 
 use error::Result;
-use rooms::{Page, PlaceToken, ReadEvent, Span, event_filter};
-use ruma::api::{
-    Direction,
-    client::{context::get_context, filter::RoomEventFilter},
-};
+use rooms::{ReadEvent, event_filter};
+use ruma::api::client::{context::get_context, filter::RoomEventFilter};
 
 use super::reading::Reading;
 use crate::{Call, Server};
@@ -42,17 +39,9 @@ pub(super) async fn get_context(
     let limit = usize::try_from(u64::from(call.limit))
         .unwrap_or(MOST)
         .min(MOST);
-    let page = |from, direction, limit| {
-        let span = Span {
-            from,
-            to: None,
-            direction,
-            limit,
-        };
-        room.timeline(snapshot, viewer, look, span, &call.filter)
-    };
-    let before = page(PlaceToken::before(place), Direction::Backward, limit / 2).await?;
-    let after = page(PlaceToken(place), Direction::Forward, limit - limit / 2).await?;
+    let limits = [limit / 2, limit - limit / 2];
+    let around = reading.around(place, limits, &call.filter).await?;
+    let (before, after) = (&around.before, &around.after);
 
     let last = after.events.last().unwrap_or(&event);
     let state = state_after(&reading, &call.filter, last, |senders| {
@@ -60,13 +49,9 @@ pub(super) async fn get_context(
         senders.extend(all.map(|event| event.row.header.sender.clone()));
     })
     .await?;
-    let end_of = |page: &Page, otherwise| page.next.unwrap_or(otherwise).to_string();
-    let oldest = before.events.last().unwrap_or(&event);
-    let oldest = PlaceToken::before(oldest.row.header.place.unwrap_or(place));
-    let newest = PlaceToken(last.row.header.place.unwrap_or(place));
     let mut response = get_context::v3::Response::new();
-    response.start = Some(end_of(&before, oldest));
-    response.end = Some(end_of(&after, newest));
+    response.start = Some(around.start.to_string());
+    response.end = Some(around.end.to_string());
     response.events_before = reading.events(&before.events).await?;
     response.event = reading.events(alone).await?.pop();
     response.events_after = reading.events(&after.events).await?;

@@ -3,9 +3,20 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use error::Result;
-use rooms::{EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Viewer, Wanted};
-use ruma::{RoomId, api::client::message::get_message_events, events::StateEventType, serde::Raw};
-use storage::{Position, Snapshot};
+use futures_util::future::try_join;
+use rooms::{
+    EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Viewer, Wanted,
+};
+use ruma::{
+    RoomId,
+    api::{
+        Direction,
+        client::{filter::RoomEventFilter, message::get_message_events},
+    },
+    events::StateEventType,
+    serde::Raw,
+};
+use storage::{Position, Snapshot, schema::Place};
 use users::Requester;
 
 use crate::Server;
@@ -20,6 +31,16 @@ pub(super) struct Reading {
     pub(super) snapshot: Snapshot,
     pub(super) viewer: Viewer,
     pub(super) look: Look,
+}
+
+/// What lies around an event.
+pub(super) struct Around {
+    pub(super) before: Page,
+    pub(super) after: Page,
+    /// From where one goes on back in time.
+    pub(super) start: PlaceToken,
+    /// From where one goes on.
+    pub(super) end: PlaceToken,
 }
 
 impl Reading {
@@ -97,6 +118,39 @@ impl Reading {
         Ok((reading, start, page))
     }
 
+    /// What lies around the event at a place, as far as the filter wants it: so many events before it, latest
+    /// first, and so many after it.
+    pub(super) async fn around(
+        &self,
+        place: Place,
+        [before, after]: [usize; 2],
+        filter: &RoomEventFilter,
+    ) -> Result<Around> {
+        let page = |from, direction, limit| {
+            let span = Span {
+                from,
+                to: None,
+                direction,
+                limit,
+            };
+            let room = &self.room;
+            room.timeline(&self.snapshot, &self.viewer, &self.look, span, filter)
+        };
+        let before = page(PlaceToken::before(place), Direction::Backward, before);
+        let after = page(PlaceToken(place), Direction::Forward, after);
+        let (before, after) = try_join(before, after).await?;
+        let end_of = |page: &Page, boundary: fn(Place) -> PlaceToken| {
+            let last = page.events.last().and_then(|event| event.row.header.place);
+            page.next.unwrap_or(boundary(last.unwrap_or(place)))
+        };
+        Ok(Around {
+            start: end_of(&before, PlaceToken::before),
+            end: end_of(&after, PlaceToken),
+            before,
+            after,
+        })
+    }
+
     /// The boundary in the timeline that a token of the client names.
     ///
     /// # Errors
@@ -116,10 +170,10 @@ impl Reading {
         self.written(events, false).await
     }
 
-    async fn written<T>(&self, events: &[ReadEvent], timeline: bool) -> Result<Vec<Raw<T>>> {
+    async fn written<T>(&self, events: &[ReadEvent], relations: bool) -> Result<Vec<Raw<T>>> {
         let form = EventForm {
             format: EventFormat::Client,
-            timeline,
+            relations,
         };
         let written = self
             .room

@@ -39,7 +39,7 @@ impl World {
         let mut config = Config::default();
         config.registration.enabled = true;
         config.registration.require_token = false;
-        config.rate_limits.enabled = false;
+        config.logins.max_failures = 0;
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
         let server = Server::open(parts(config)).await.unwrap();
@@ -89,7 +89,6 @@ impl World {
             ("rel_type", "m.annotation".to_owned()),
             ("version", "1".to_owned()),
             ("session_id", "session".to_owned()),
-            ("report_id", "1".to_owned()),
         ]);
         world
     }
@@ -309,7 +308,7 @@ async fn bodies_that_are_none_are_refused() {
 }
 
 /// Names of fields that bodies of the specification have.
-const FIELDS: [&str; 46] = [
+const FIELDS: [&str; 48] = [
     "access_token",
     "auth",
     "avatar_url",
@@ -346,6 +345,8 @@ const FIELDS: [&str; 46] = [
     "room_alias_name",
     "room_id",
     "room_version",
+    "search_categories",
+    "search_term",
     "status_msg",
     "thread_id",
     "timeout",

@@ -51,9 +51,9 @@ fn version_2_resolves_as_synapse_does() {
     check_file(
         "v2.jsonl",
         Cost {
-            rounds: 6,
+            rounds: 5,
             events: 33,
-            chains: 24,
+            chains: 26,
             entries: 7,
             walked: 7,
         },
