@@ -56,9 +56,9 @@ pub trait Scheme: AuthScheme {
     /// The scheme, as a value.
     const AUTHENTICATION: Authentication;
 
-    /// Whether the caller is a guest.
-    fn is_guest(_: &Self::Caller) -> bool {
-        false
+    /// The user who is the caller, if it is known to be one.
+    fn requester(_: &Self::Caller) -> Option<&Requester> {
+        None
     }
 
     /// Proves the caller and reads the body. Whoever can be refused without reading the body is.
@@ -102,8 +102,8 @@ impl Scheme for AccessToken {
     type Caller = Arc<Requester>;
     const AUTHENTICATION: Authentication = Authentication::AccessToken;
 
-    fn is_guest(caller: &Arc<Requester>) -> bool {
-        caller.guest
+    fn requester(caller: &Arc<Requester>) -> Option<&Requester> {
+        Some(caller)
     }
 
     async fn prove(
@@ -122,8 +122,8 @@ impl Scheme for AccessTokenOptional {
     type Caller = Option<Arc<Requester>>;
     const AUTHENTICATION: Authentication = Authentication::OptionalAccessToken;
 
-    fn is_guest(caller: &Option<Arc<Requester>>) -> bool {
-        caller.as_ref().is_some_and(|caller| caller.guest)
+    fn requester(caller: &Option<Arc<Requester>>) -> Option<&Requester> {
+        caller.as_deref()
     }
 
     async fn prove(
@@ -194,7 +194,7 @@ async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option
 }
 
 /// The address that a request came from, as an extension of it: that of the machine at the other end,
-/// or of the one that a proxy on this machine speaks for.
+/// or of the one that a trusted proxy speaks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 

@@ -16,6 +16,7 @@ mod knock;
 mod media;
 mod membership;
 mod message;
+mod old_sync;
 mod peeking;
 mod presence;
 mod profile;
@@ -25,9 +26,11 @@ mod reading;
 mod receipt;
 mod redact;
 mod relations;
+mod reporting;
 mod room;
 mod search;
 mod session;
+mod space;
 mod state;
 mod sync;
 mod tag;
@@ -47,7 +50,7 @@ use ruma::{OwnedEventId, RoomId, UserId};
 use storage::schema::Membership;
 use users::Requester;
 
-use crate::{Server, endpoint::Routes};
+use crate::{Server, endpoint::Routes, rate_limit::Action};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     of_files(of_rooms(of_people(routes)))
@@ -55,6 +58,9 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(discovery::discover_support)
         .written(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)
+        .endpoint(old_sync::get_one_event)
+        .written(old_sync::initial_sync)
+        .endpoint(old_sync::listen_to_new_events)
         .written(sync::sync_events)
 }
 
@@ -63,9 +69,11 @@ fn of_people(routes: Routes) -> Routes {
     routes
         .endpoint(account::change_password)
         .endpoint(account::check_registration_token_validity)
+        .limited(Action::RegistrationTokenValidity)
         .endpoint(account::deactivate)
         .endpoint(account::get_username_availability)
         .endpoint(account::register)
+        .limited(Action::Registration)
         .endpoint(account::whoami)
         .endpoint(backup::add_backup_keys)
         .endpoint(backup::add_backup_keys_for_room)
@@ -103,9 +111,11 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(presence::get_presence)
         .endpoint(presence::set_presence)
         .endpoint(profile::delete_profile_field)
+        .limited(Action::Message)
         .endpoint(profile::get_profile)
         .written(profile::get_profile_field)
         .endpoint(profile::set_profile_field)
+        .limited(Action::Message)
         .endpoint(push::delete_pushrule)
         .endpoint(push::get_pushers)
         .endpoint(push::get_pushrule)
@@ -117,9 +127,13 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(push::set_pushrule)
         .endpoint(push::set_pushrule_actions)
         .endpoint(push::set_pushrule_enabled)
+        .endpoint(reporting::report_user)
+        .limited(Action::Report)
         .endpoint(session::get_login_token)
+        .limited(Action::Login)
         .endpoint(session::get_login_types)
         .checked_endpoint(session::has_type, session::login)
+        .limited(Action::Login)
         .endpoint(session::logout)
         .endpoint(session::logout_all)
         .endpoint(session::refresh_token)
@@ -138,8 +152,11 @@ fn of_files(routes: Routes) -> Routes {
         .download(authenticated_media::get_content_thumbnail)
         .endpoint(authenticated_media::get_media_config)
         .upload(media::create_content)
+        .limited(Action::Media)
         .upload(media::create_content_async)
+        .limited(Action::Media)
         .endpoint(media::create_mxc_uri)
+        .limited(Action::Media)
         .download(media::get_content)
         .download(media::get_content_as_filename)
         .download(media::get_content_thumbnail)
@@ -159,12 +176,16 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(directory::get_room_visibility)
         .endpoint(directory::set_room_visibility)
         .endpoint(knock::knock_room)
+        .limited(Action::Join)
         .endpoint(membership::ban_user)
         .endpoint(membership::forget_room)
         .endpoint(membership::get_member_events)
         .endpoint(membership::invite_user)
+        .limited(Action::Invite)
         .endpoint(membership::join_room_by_id)
+        .limited(Action::Join)
         .endpoint(membership::join_room_by_id_or_alias)
+        .limited(Action::Join)
         .written(membership::joined_members)
         .endpoint(membership::joined_rooms)
         .endpoint(membership::kick_user)
@@ -172,24 +193,35 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(membership::unban_user)
         .endpoint_assuming("dir", "f", message::get_message_events)
         .endpoint(message::send_message_event)
+        .limited(Action::Message)
         .endpoint(peeking::get_current_state)
-        .endpoint(peeking::get_one_event)
-        .endpoint(peeking::listen_to_new_events)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)
         .endpoint(redact::redact_event)
+        .limited(Action::Message)
         .endpoint(relations::get_relating_events)
         .endpoint(relations::get_relating_events_with_rel_type)
         .endpoint(relations::get_relating_events_with_rel_type_and_event_type)
         .endpoint(room::aliases)
         .endpoint(room::create_room)
+        .limited(Action::RoomCreation)
         .endpoint(room::get_event_by_timestamp)
         .endpoint(room::get_room_event)
+        .written(room::get_summary)
+        // MSC3266, as Element Web asks it.
+        .also_at("/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}")
+        .endpoint(room::report_content)
+        .limited(Action::Report)
+        .endpoint(room::report_room)
+        .limited(Action::Report)
         .endpoint(room::upgrade_room)
+        .limited(Action::RoomCreation)
+        .written(space::get_hierarchy)
         .written(search::search_events)
         .endpoint(state::get_state_event_for_key)
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
+        .limited(Action::Message)
         .endpoint(threads::get_threads)
         .endpoint(typing::create_typing_event)
 }

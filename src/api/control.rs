@@ -49,6 +49,13 @@ pub enum Command {
         /// Whose: a user ID, or what stands before its colon.
         user: String,
     },
+    /// Says how often a user may do things.
+    LimitUser {
+        /// Who: a user ID, or what stands before its colon.
+        user: String,
+        /// `default`, `none`, or how often they may send messages, as in the settings.
+        limits: String,
+    },
     /// Some of the accounts, in no particular order.
     ListUsers {
         /// Where the last answer ended.

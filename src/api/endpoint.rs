@@ -13,11 +13,12 @@ use ruma::api::{
 };
 
 use crate::{
-    Body, Content, Server,
+    Body, Content, Requester, Server,
     authenticate::{self, Authentication, Peer, Scheme},
     body::{self, Pieces},
     guests,
     parse::{self, Arguments},
+    rate_limit::Action,
 };
 
 /// One call of an endpoint: what is asked, and who has been proven to ask.
@@ -49,10 +50,41 @@ pub struct Written(pub Bytes);
 
 /// A handler without its types: the router, and what is around it, is compiled once for all.
 pub(crate) type Handler = Box<
-    dyn Fn(Server, Request<Body>, Arguments) -> BoxFuture<'static, Result<Response<Content>>>
+    dyn Fn(Server, Request<Body>, Found) -> BoxFuture<'static, Result<Response<Content>>>
         + Send
         + Sync,
 >;
+
+/// What the router found for a request.
+pub(crate) struct Found {
+    /// The endpoint.
+    pub(crate) route: Arc<Route>,
+    /// The variables of the path.
+    pub(crate) arguments: Arguments,
+}
+
+impl Found {
+    /// Whether somebody, known or not, may ask for this, and now. The one place where that is asked, before
+    /// anything is done.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_GUEST_ACCESS_FORBIDDEN` for what guests may not do, 429 `M_LIMIT_EXCEEDED`.
+    fn admit(
+        &self,
+        server: &Server,
+        requester: Option<&Requester>,
+        address: Option<IpAddr>,
+    ) -> Result<()> {
+        if requester.is_some_and(|requester| requester.guest) {
+            guests::check(self.route.name)?;
+        }
+        match self.route.action {
+            Some(action) => server.count(action, requester, address, 1),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Refuses a body that is JSON, but that Ruma's type must not see.
 pub(crate) type Check = fn(&[u8]) -> Result<()>;
@@ -94,6 +126,8 @@ pub struct Route {
     pub authentication: Authentication,
     /// Whether the specification wants it rate-limited.
     pub rate_limited: bool,
+    /// What doing it counts as, if it is limited.
+    pub action: Option<Action>,
     pub(crate) handler: Handler,
 }
 
@@ -136,9 +170,9 @@ impl Routes {
         F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
     {
-        self.add::<R>(Box::new(move |server, request, arguments| {
+        self.add::<R>(Box::new(move |server, request, found| {
             Box::pin(async move {
-                let call = receive::<R>(&server, request, arguments, check).await?;
+                let call = receive::<R>(&server, request, found, check).await?;
                 encode(function(server, call).await?)
             })
         }))
@@ -157,10 +191,10 @@ impl Routes {
         F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
     {
-        self.add::<R>(Box::new(move |server, mut request, arguments| {
+        self.add::<R>(Box::new(move |server, mut request, found| {
             assume(request.uri_mut(), parameter, value);
             Box::pin(async move {
-                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                let call = receive::<R>(&server, request, found, no_check).await?;
                 encode(function(server, call).await?)
             })
         }))
@@ -174,9 +208,9 @@ impl Routes {
         F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Result<Written>> + Send + 'static,
     {
-        self.add::<R>(Box::new(move |server, request, arguments| {
+        self.add::<R>(Box::new(move |server, request, found| {
             Box::pin(async move {
-                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                let call = receive::<R>(&server, request, found, no_check).await?;
                 Ok(json(function(server, call).await?.0))
             })
         }))
@@ -190,9 +224,9 @@ impl Routes {
         F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Result<Response<Content>>> + Send + 'static,
     {
-        self.add::<R>(Box::new(move |server, request, arguments| {
+        self.add::<R>(Box::new(move |server, request, found| {
             Box::pin(async move {
-                let call = receive::<R>(&server, request, arguments, no_check).await?;
+                let call = receive::<R>(&server, request, found, no_check).await?;
                 function(server, call).await
             })
         }))
@@ -207,12 +241,21 @@ impl Routes {
         F: Fn(Server, Call<R>, Pieces) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Result<Written>> + Send + 'static,
     {
-        self.add::<R>(Box::new(move |server, request, arguments| {
+        self.add::<R>(Box::new(move |server, request, found| {
             Box::pin(async move {
-                let (call, pieces) = receive_file::<R>(&server, request, arguments).await?;
+                let (call, pieces) = receive_file::<R>(&server, request, found).await?;
                 Ok(json(function(server, call, pieces).await?.0))
             })
         }))
+    }
+
+    /// Lets the endpoint before this be found at another path too, which has the same variables.
+    #[must_use]
+    pub(crate) fn also_at(mut self, path: &str) -> Self {
+        if let Some(route) = self.0.last_mut() {
+            route.paths.push(path.to_owned());
+        }
+        self
     }
 
     /// Lets the endpoint before this ask for an access token where it has not to, unless a setting opens it.
@@ -220,18 +263,27 @@ impl Routes {
     pub(crate) fn with_token_unless(mut self, open: fn(&Config) -> bool) -> Self {
         if let Some(mut route) = self.0.pop() {
             let handler = Arc::new(route.handler);
-            route.handler = Box::new(move |server, request, arguments| {
+            route.handler = Box::new(move |server, request, found| {
                 let handler = Arc::clone(&handler);
                 Box::pin(async move {
                     let (head, mut body) = request.into_parts();
                     if !open(&server.config) {
-                        let found = authenticate::requester(&server, &head).await;
-                        (_, body) = body::unless_refused(found, body).await?;
+                        let requester = authenticate::requester(&server, &head).await;
+                        (_, body) = body::unless_refused(requester, body).await?;
                     }
-                    handler(server, Request::from_parts(head, body), arguments).await
+                    handler(server, Request::from_parts(head, body), found).await
                 })
             });
             self.0.push(route);
+        }
+        self
+    }
+
+    /// Says what asking for the endpoint before this counts as.
+    #[must_use]
+    pub(crate) fn limited(mut self, action: Action) -> Self {
+        if let Some(route) = self.0.last_mut() {
+            route.action = Some(action);
         }
         self
     }
@@ -250,6 +302,7 @@ impl Routes {
             paths,
             authentication: <R::Authentication as Scheme>::AUTHENTICATION,
             rate_limited: R::RATE_LIMITED,
+            action: R::RATE_LIMITED.then_some(Action::Other),
             handler,
         });
         self
@@ -300,7 +353,7 @@ fn assume(uri: &mut Uri, parameter: &str, value: &str) {
 async fn receive<R>(
     server: &Server,
     request: Request<Body>,
-    arguments: Arguments,
+    found: Found,
     check: Check,
 ) -> Result<Call<R>>
 where
@@ -309,10 +362,8 @@ where
     let (head, body) = request.into_parts();
     let address = head.extensions.get::<Peer>().map(|Peer(address)| *address);
     let (caller, body) = R::Authentication::prove(server, &head, body).await?;
-    if R::Authentication::is_guest(&caller) {
-        guests::check(named(std::any::type_name::<R>()).1)?;
-    }
-    let request = parse::parse::<R>(head, &body, &arguments, check)?;
+    found.admit(server, R::Authentication::requester(&caller), address)?;
+    let request = parse::parse::<R>(head, &body, &found.arguments, check)?;
     Ok(Call {
         caller,
         address,
@@ -325,21 +376,19 @@ where
 async fn receive_file<R>(
     server: &Server,
     request: Request<Body>,
-    arguments: Arguments,
+    found: Found,
 ) -> Result<(Call<R>, Pieces)>
 where
     R: IncomingRequest<Authentication = AccessToken>,
 {
     let (head, body) = request.into_parts();
     let address = head.extensions.get::<Peer>().map(|Peer(address)| *address);
-    let found = authenticate::requester(server, &head).await;
-    let (caller, body) = body::unless_refused(found, body).await?;
+    let requester = authenticate::requester(server, &head).await;
+    let (caller, body) = body::unless_refused(requester, body).await?;
     let pieces = Pieces::of(&head.headers, body, server.media.max_upload_size()).await?;
-    let read = match caller.guest {
-        true => guests::check(named(std::any::type_name::<R>()).1),
-        false => Ok(()),
-    };
-    let read = read.and_then(|()| parse::parse::<R>(head, &[], &arguments, no_check));
+    let read = found
+        .admit(server, Some(&caller), address)
+        .and_then(|()| parse::parse::<R>(head, &[], &found.arguments, no_check));
     let (request, pieces) = pieces.unless_refused(read).await?;
     let call = Call {
         caller,

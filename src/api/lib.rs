@@ -20,6 +20,7 @@ mod guests;
 pub mod health;
 mod json;
 mod parse;
+pub mod rate_limit;
 pub mod router;
 pub mod serve;
 mod server;

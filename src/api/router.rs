@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use storage::Random;
 use tracing::Instrument as _;
 
-use crate::{Body, Content, Route, Server, body, parse::Arguments};
+use crate::{Body, Content, Route, Server, body, endpoint::Found, parse::Arguments};
 
 /// The header that names a request in the log, here and at a proxy in front of us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -103,7 +103,7 @@ impl Router {
     ///
     /// 404 `M_UNRECOGNIZED` for an unknown path, 405 `M_UNRECOGNIZED` for an unknown method on a known
     /// one, `M_INVALID_PARAM` for a variable that cannot be one.
-    fn find(&self, method: &Method, path: &str, apis: &[Api]) -> Result<(Arc<Route>, Arguments)> {
+    fn find(&self, method: &Method, path: &str, apis: &[Api]) -> Result<Found> {
         let unknown = || error::unrecognized("There is no such endpoint here");
         let found = self.places.at(path).map_err(|_| unknown())?;
         let place: Vec<&Entry> = found
@@ -128,7 +128,10 @@ impl Router {
         };
         let values = found.params.iter().map(|(_, value)| value);
         let arguments = Arguments::decoded(entry.variables.iter().map(String::as_str).zip(values))?;
-        Ok((Arc::clone(&entry.route), arguments))
+        Ok(Found {
+            route: Arc::clone(&entry.route),
+            arguments,
+        })
     }
 }
 
@@ -197,16 +200,17 @@ impl Server {
         let found = self
             .router
             .find(request.method(), request.uri().path(), apis);
-        let (route, arguments) = match found {
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 body::discard(request.into_body()).await;
                 return error.into_response().map(Content::Whole);
             }
         };
+        let route = Arc::clone(&found.route);
         tracing::Span::current().record("endpoint", route.name);
         let reads = route.method == Method::GET;
-        let work = (route.handler)(self.clone(), request, arguments);
+        let work = (route.handler)(self.clone(), request, found);
         let work = AssertUnwindSafe(work).catch_unwind();
         // What only reads ends when the client goes away. What changes something is carried through
         // all the same: half a change is nobody's wish.

@@ -14,7 +14,7 @@ use sync::Syncs;
 use tokio_util::task::TaskTracker;
 use users::Users;
 
-use crate::{Shutdown, router::Router};
+use crate::{Shutdown, rate_limit::RateLimits, router::Router};
 
 /// A server: its settings, its storage, its people and rooms, its clock. There is no other global
 /// state, so several live in one process and do not know of each other. Clones are the same server.
@@ -52,6 +52,7 @@ pub struct Inner {
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
+    pub(crate) rate_limits: RateLimits,
     /// Requests that change something and go on even when the client has gone away.
     pub(crate) tasks: TaskTracker,
     /// What goes on beside all requests, until the server stops.
@@ -73,6 +74,7 @@ impl Server {
             registration: parts.config.registration.clone(),
             passwords: parts.config.passwords.clone(),
             logins: parts.config.logins.clone(),
+            rate_limits: parts.config.rate_limits.clone(),
         };
         let users = Users::open(
             &parts.storage,
@@ -118,6 +120,7 @@ impl Server {
             signing_keys,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
+            rate_limits: RateLimits::default(),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
         }));

@@ -56,6 +56,14 @@ enum UserCommand {
         /// A user ID, or what stands before its colon.
         user: String,
     },
+    /// Says how often an account may do things, instead of what the settings say.
+    RateLimit {
+        /// A user ID, or what stands before its colon.
+        user: String,
+        /// How often it may send messages, such as "20, then 60/min"; "none" if nothing is limited, "default"
+        /// for what the settings say.
+        limits: String,
+    },
     /// Lists all accounts.
     List {
         /// As JSON, one account a line.
@@ -110,6 +118,11 @@ pub(crate) fn run(settings: &Settings, arguments: Arguments) -> Result<(), Failu
         UserCommand::Deactivate { user } => {
             done(settings, Command::Deactivate { user }, "is deactivated")
         }
+        UserCommand::RateLimit { user, limits } => done(
+            settings,
+            Command::LimitUser { user, limits },
+            "has these limits now",
+        ),
         UserCommand::List { json } => list(settings, json),
     }
 }

@@ -23,6 +23,9 @@ mod node;
 mod passwords;
 mod presence;
 mod problem;
+mod proxies;
+mod rate;
+mod rate_limits;
 mod registration;
 mod server;
 mod sources;
@@ -42,6 +45,9 @@ pub use self::{
     passwords::Passwords,
     presence::Presence,
     problem::{Problem, Problems},
+    proxies::Proxy,
+    rate::{NoRate, Rate},
+    rate_limits::RateLimits,
     registration::Registration,
     server::Server,
     sources::Sources,
@@ -119,6 +125,8 @@ sections! {
     logins: Logins;
     /// How much of something is too much.
     limits: Limits;
+    /// How often something may be done.
+    rate_limits: RateLimits;
     /// Files that people upload.
     media: Media;
     /// The directory of published rooms.

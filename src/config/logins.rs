@@ -14,17 +14,6 @@ section! {
         /// cannot are good until logout.
         access_token_lifetime: Duration = Duration::from_secs(300),
 
-        /// How many wrong passwords in a row an account takes before whoever tries has to wait. 0: any
-        /// number.
-        max_failures: u32 = 10,
-
-        /// How many wrong passwords from one address, at whatever accounts, before whoever tries from
-        /// there has to wait. 0: any number.
-        max_failures_by_address: u32 = 100,
-
-        /// How long one has to wait then, for each further try.
-        failure_wait: Duration = Duration::from_secs(30),
-
         /// Lets people log in with a JSON Web Token (`org.matrix.login.jwt`) that this key proves: a
         /// shared secret for `HS…`, a public key in PEM for others. Empty: nobody.
         jwt_key: Option<Secret> = None,

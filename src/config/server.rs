@@ -1,10 +1,13 @@
 //! Section `server`.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use ruma::{OwnedServerName, RoomVersionId};
 
-use crate::problem::Problem;
+use crate::{problem::Problem, proxies::Proxy};
 
 section! {
     /// Who this server is.
@@ -20,6 +23,14 @@ section! {
         /// Where other servers reach this one, such as "matrix.example.org:443". They ask for it at
         /// `/.well-known/matrix/server`; empty: nothing is there.
         federation_address: Option<OwnedServerName> = None,
+
+        /// Which proxies say truly whom they speak for, in `X-Forwarded-For`: the address of whoever asks is
+        /// the last one in it that is none of these. What others say in it is not believed.
+        trusted_proxies: Vec<Proxy> = vec![
+            Proxy::Unix,
+            Proxy::Network(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+            Proxy::Network(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        ],
 
         /// The version that rooms get where a client asks for none.
         default_room_version: RoomVersionId = RoomVersionId::V12,

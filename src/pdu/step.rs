@@ -20,4 +20,22 @@ impl<T, K> Step<T, K> {
             Self::Need(_) => None,
         }
     }
+    /// Both results, or all that either of them lacks: two algorithms that go on side by side.
+    pub fn and<U>(self, other: Step<U, K>) -> Step<(T, U), K>
+    where
+        K: Ord,
+    {
+        match (self, other) {
+            (Self::Done(one), Step::Done(other)) => Step::Done((one, other)),
+            (Self::Need(keys), Step::Done(_)) | (Self::Done(_), Step::Need(keys)) => {
+                Step::Need(keys)
+            }
+            (Self::Need(mut keys), Step::Need(others)) => {
+                keys.extend(others);
+                keys.sort_unstable();
+                keys.dedup();
+                Step::Need(keys)
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Rows that a reader of a room will probably need, read with the next list of reads.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use pdu::EventNumber;
 use ruma::events::StateEventType;
@@ -9,7 +9,7 @@ use storage::{
     schema::{self, Generation, Membership},
 };
 
-use crate::{Room, Rooms, StateKey, writer::flat_key};
+use crate::{Room, Rooms, StateKey, StoredEvent, writer::flat_key};
 
 impl Room {
     /// Reads events ahead, whoever is going to look at them.
@@ -19,7 +19,44 @@ impl Room {
         reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
         reads.get_all(&schema::VERDICT_BY_EVENT, &keys);
         reads.get_all(&schema::ROOTS_BY_EVENT, &keys);
-        snapshot.read_ahead(reads);
+        snapshot.read_ahead(&reads);
+    }
+
+    /// Reads events ahead, for [`Room::stored_events`].
+    pub(crate) fn stored_events_ahead(
+        &self,
+        snapshot: &Snapshot,
+        numbers: impl IntoIterator<Item = EventNumber>,
+    ) {
+        let numbers = numbers.into_iter();
+        let keys: Vec<_> = numbers.map(|number| (self.short, number)).collect();
+        let mut reads = Reads::new();
+        reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
+        reads.get_all(&schema::VERDICT_BY_EVENT, &keys);
+        snapshot.read_ahead(&reads);
+    }
+
+    /// Reads ahead what a resolution will want of some events: their auth chains, and the events that they
+    /// name as their auth events.
+    pub(crate) fn auth_ahead(&self, snapshot: &Snapshot, events: &[Arc<StoredEvent>]) {
+        let headers = || events.iter().map(|event| &event.header);
+        let chains: BTreeSet<_> = headers().map(|header| header.chain).collect();
+        self.chains_ahead(snapshot, chains);
+        let auth_events: BTreeSet<_> = headers().flat_map(|one| &one.auth_events).collect();
+        self.stored_events_ahead(snapshot, auth_events.into_iter().copied());
+    }
+
+    /// Reads auth chains ahead.
+    pub(crate) fn chains_ahead(
+        &self,
+        snapshot: &Snapshot,
+        sets: impl IntoIterator<Item = NameHash>,
+    ) {
+        let sets = sets.into_iter().filter(|set| *set != NameHash::NONE);
+        let keys: Vec<_> = sets.map(|set| (self.short, set)).collect();
+        let mut reads = Reads::new();
+        reads.get_all(&schema::CHAIN_BY_SET, &keys);
+        snapshot.read_ahead(&reads);
     }
 
     /// Reads entries of the current state ahead, for [`Room::numbers_now`].
@@ -36,7 +73,7 @@ impl Room {
             .collect();
         let mut reads = Reads::new();
         reads.get_all(&schema::STATE_BY_ROOM, &flat);
-        snapshot.read_ahead(reads);
+        snapshot.read_ahead(&reads);
     }
 
     /// Reads ahead which member events stand in the current state, by the hashes of their state keys.
@@ -55,7 +92,7 @@ impl Room {
             .collect();
         let mut reads = Reads::new();
         reads.get_all(&schema::STATE_BY_ROOM, &keys);
-        snapshot.read_ahead(reads);
+        snapshot.read_ahead(&reads);
     }
 
     /// Reads ahead whether some users are joined, for who asks how people are that came or went.
@@ -78,6 +115,6 @@ impl Room {
         reads.get(&schema::HEAD_BY_ROOM, &self.short);
         reads.get_all(&schema::MEMBER_BY_ROOM, &keys);
         reads.get_all(&schema::USER_BY_NAME, &users);
-        snapshot.read_ahead(reads);
+        snapshot.read_ahead(&reads);
     }
 }

@@ -21,16 +21,17 @@ use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of, relations::B
 pub struct EventForm {
     /// In which format.
     pub format: EventFormat,
-    /// With what relates to them (`m.relations` of `unsigned`), where the specification says so.
-    pub relations: bool,
+    /// As the timeline shows them: with what relates to them (`m.relations` of `unsigned`), and without what
+    /// was [erased](crate::erased).
+    pub timeline: bool,
 }
 
 impl From<EventFormat> for EventForm {
-    /// By themselves.
+    /// As the state shows them.
     fn from(format: EventFormat) -> Self {
         Self {
             format,
-            relations: false,
+            timeline: false,
         }
     }
 }
@@ -114,7 +115,7 @@ impl Room {
         let mut reads = Reads::new();
         let named = self.ask_state(&mut reads, &named);
         let related = form
-            .relations
+            .timeline
             .then(|| self.ask_related(rooms, &mut reads, viewer, events));
         let mut bundles = HashMap::new();
         let mut read = Vec::new();
@@ -133,6 +134,18 @@ impl Room {
             .flatten()
             .map(|event| (event.number, event))
             .collect();
+        let erased = if form.timeline {
+            let told = events.iter().zip(memberships.iter().copied());
+            let beside = bundles
+                .values()
+                .flat_map(Bundle::events)
+                .chain(others.values());
+            let beside = beside.map(|event| (event, look.known_after(viewer, event)));
+            self.erased(rooms, snapshot, viewer, told.chain(beside))
+                .await?
+        } else {
+            HashMap::new()
+        };
         let hidden = self
             .hidden_before(snapshot, viewer, look, events, &memberships, &others)
             .await?;
@@ -141,6 +154,7 @@ impl Room {
             viewer,
             others: &others,
             hidden: &hidden,
+            erased: &erased,
             bundles: &bundles,
             now: rooms.now(),
             format: form.format,
@@ -184,7 +198,7 @@ impl Room {
 }
 
 /// The viewer's membership after an event, if it is known: none, or which.
-type MembershipThen = Option<Option<Membership>>;
+pub(crate) type MembershipThen = Option<Option<Membership>>;
 
 /// What is to be written.
 struct Writing<'a> {
@@ -200,6 +214,8 @@ struct Writer<'a> {
     others: &'a HashMap<EventNumber, ReadEvent>,
     /// Those of the others whose content the viewer may not see.
     hidden: &'a BTreeSet<EventNumber>,
+    /// Redacted copies, to be told in the place of these events.
+    erased: &'a HashMap<EventNumber, ReadEvent>,
     /// What relates to the events.
     bundles: &'a HashMap<EventNumber, Bundle>,
     now: u64,
@@ -209,6 +225,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&self, event: &ReadEvent, membership: MembershipThen) -> error::Result<Box<RawValue>> {
         let mut json = String::with_capacity(event.row.json.len() + 512);
+        let event = self.erased.get(&event.number).unwrap_or(event);
         self.event(&mut json, &event.row)?;
         json.push_str(",\"unsigned\":{");
         self.unsigned(&mut json, &event.row.header)?;
@@ -292,6 +309,7 @@ impl Writer<'_> {
             .replaces_state
             .and_then(|number| self.others.get(&number));
         let Some(before) = before else { return Ok(()) };
+        let before = self.erased.get(&before.number).unwrap_or(before);
         json.push_str(",\"replaces_state\":");
         quote(json, &before.row.header.event_id)?;
         if !self.hidden.contains(&before.number) {
@@ -339,6 +357,7 @@ impl Writer<'_> {
 
     /// An event inside another one.
     fn inner(&self, json: &mut String, event: &ReadEvent) -> error::Result<()> {
+        let event = self.erased.get(&event.number).unwrap_or(event);
         self.event(json, &event.row)?;
         json.push_str(",\"unsigned\":{");
         self.unsigned(json, &event.row.header)?;

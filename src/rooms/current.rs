@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pdu::EventNumber;
-use ruma::{UserId, events::StateEventType};
+use ruma::{OwnedEventId, UserId, events::StateEventType};
 use storage::{
     Reads, Snapshot,
     schema::{self, Generation, Head, Membership},
@@ -97,11 +97,25 @@ impl Room {
         snapshot: &Snapshot,
         user: &UserId,
     ) -> error::Result<Option<Membership>> {
+        let member = self.member(rooms, snapshot, user).await?;
+        Ok(member.map(|(membership, _)| membership))
+    }
+
+    /// The same, with the id of the event that says so.
+    pub async fn member(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        user: &UserId,
+    ) -> error::Result<Option<(Membership, OwnedEventId)>> {
         let key = (StateEventType::RoomMember, user.to_string());
         let (_, state) = self
             .current_state(rooms, snapshot, std::slice::from_ref(&key))
             .await?;
-        Ok(state.get(&key).and_then(|event| event.member().membership))
+        Ok(state.get(&key).and_then(|event| {
+            let membership = event.member().membership?;
+            Some((membership, event.pdu.event_id().to_owned()))
+        }))
     }
 }
 

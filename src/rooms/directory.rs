@@ -18,7 +18,7 @@ use storage::{
     schema::{self, DirectoryRow, JobRow, Visibility},
 };
 
-pub(crate) use self::listing::Listing;
+pub(crate) use self::listing::{Listing, show};
 pub use self::page::{DirectoryPage, DirectoryQuery, DirectoryToken};
 use crate::{Room, Rooms};
 
@@ -29,7 +29,7 @@ pub(crate) const LOOK_AGAIN: &str = "directory";
 const TRIES_MAX: usize = 20;
 
 /// The state of which the directory shows something; what is readable to all stands in the head.
-const SHOWN: [StateEventType; 7] = [
+pub(crate) const SHOWN: [StateEventType; 7] = [
     StateEventType::RoomCreate,
     StateEventType::RoomName,
     StateEventType::RoomTopic,
@@ -72,7 +72,7 @@ impl Rooms {
                     ..DirectoryRow::default()
                 };
                 for ((event_type, _), event) in &state {
-                    listing::show(&mut row, event_type, Some(event.pdu.content_bytes()));
+                    show(&mut row, event_type, Some(event.pdu.content_bytes()));
                 }
                 listing.set(Some(row));
                 let raw = head.encode().into();

@@ -13,6 +13,7 @@ mod current;
 mod device_lists;
 mod directory;
 mod draft;
+mod erased;
 mod event;
 pub mod event_filter;
 mod fold;
@@ -29,9 +30,11 @@ mod read_marker;
 mod receipts;
 mod receive;
 mod relations;
+mod reports;
 mod restricted;
 mod room;
 mod send;
+mod spaces;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -71,7 +74,9 @@ pub use self::{
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
     relations::{RECURSION_DEPTH, Related},
+    reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
     room::Room,
+    spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
@@ -115,6 +120,7 @@ struct Inner {
     typing: Typing,
     presence: presence::Presence,
     counts: unread::Counts,
+    walks: spaces::Walks,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
 }
@@ -131,6 +137,7 @@ impl Rooms {
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
+            walks: spaces::Walks::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             rooms_by_short: Cache::new(KNOWN_ROOMS),
@@ -187,16 +194,17 @@ impl Rooms {
         &self.0.counts
     }
 
+    fn walks(&self) -> &spaces::Walks {
+        &self.0.walks
+    }
+
     fn parts(&self) -> &Parts {
         &self.0.parts
     }
 
     /// A view of everything that was acknowledged before this call.
     pub async fn snapshot(&self) -> error::Result<Snapshot> {
-        self.storage()
-            .snapshot(Position::START)
-            .await
-            .map_err(error::internal)
+        Ok(self.storage().snapshot(Position::START).await?)
     }
 
     /// The room of that id, if this server knows it.
@@ -210,6 +218,34 @@ impl Rooms {
         let room = Arc::new(room);
         self.0.rooms.insert(room_id.to_owned(), Arc::clone(&room));
         Ok(Some(room))
+    }
+
+    /// The rooms with these ids, in their order, as far as this server knows them. From memory, or in two
+    /// round trips.
+    async fn find_rooms(
+        &self,
+        snapshot: &Snapshot,
+        ids: &[OwnedRoomId],
+    ) -> error::Result<Vec<Option<Arc<Room>>>> {
+        let mut found: Vec<_> = ids.iter().map(|id| self.0.rooms.get(id)).collect();
+        let unknown = ids.iter().zip(&found).filter(|(_, room)| room.is_none());
+        let unknown = unknown.map(|(id, _)| self.storage().room_hash(id));
+        let unknown: Vec<_> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let rows = snapshot.multi_get(&schema::ROOM_BY_NAME, &unknown).await?;
+        let shorts: Vec<_> = rows.iter().flatten().map(|row| row.value).collect();
+        let mut rooms = self.by_short(snapshot, &shorts).await?.into_iter();
+        let places = found.iter_mut().filter(|room| room.is_none());
+        for (place, _) in places.zip(rows).filter(|(_, row)| row.is_some()) {
+            *place = rooms.next();
+        }
+        for room in found.iter().flatten() {
+            let id = room.room_id.clone();
+            self.0.rooms.insert(id, Arc::clone(room));
+        }
+        Ok(found)
     }
 
     /// The rooms with these short ids, in their order. From memory, or in one round trip.

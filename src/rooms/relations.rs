@@ -39,6 +39,14 @@ pub(crate) struct Bundle {
     pub(crate) references: Vec<String>,
 }
 
+impl Bundle {
+    /// The events that are told with another one.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &ReadEvent> {
+        let thread = self.thread.as_ref().map(|thread| &thread.latest);
+        self.edit.iter().chain(thread)
+    }
+}
+
 /// A thread, as it is told with its root.
 #[derive(Debug)]
 pub(crate) struct Thread {

@@ -22,11 +22,36 @@ const MEMBERS_MAX: usize = 1_000;
 /// Where a member stands in the room's flat tables.
 type MemberKey = (ShortRoomId, schema::Generation, u8, NameHash);
 
+/// What `m.room.join_rules` says.
 #[derive(Deserialize)]
-struct JoinRules {
+pub(crate) struct JoinRules {
     join_rule: String,
     #[serde(default)]
     allow: Vec<serde_json::Value>,
+}
+
+impl JoinRules {
+    /// Reads the content of the event.
+    pub(crate) fn of(content: &[u8]) -> Option<Self> {
+        serde_json::from_slice(content).ok()
+    }
+
+    /// Whether members of other rooms may join.
+    pub(crate) fn is_restricted(&self) -> bool {
+        matches!(&*self.join_rule, "restricted" | "knock_restricted")
+    }
+
+    /// The rooms whose members may join, as far as they are looked at.
+    pub(crate) fn allowed_rooms(&self) -> Vec<OwnedRoomId> {
+        let by_membership = |allow: &&serde_json::Value| {
+            allow.get("type").and_then(|kind| kind.as_str()) == Some("m.room_membership")
+        };
+        let rooms = self.allow.iter().filter(by_membership);
+        rooms
+            .filter_map(|allow| OwnedRoomId::try_from(allow.get("room_id")?.as_str()?).ok())
+            .take(ALLOWED_ROOMS_MAX)
+            .collect()
+    }
 }
 
 /// Who of this server vouches for somebody's join; nobody has to if the room is not restricted.
@@ -49,12 +74,11 @@ pub(crate) async fn authoriser(
     let (head, state) = room.current_state(rooms, snapshot, &keys).await?;
     let rules = state
         .get(&keys[0])
-        .and_then(|event| serde_json::from_slice::<JoinRules>(event.pdu.content_bytes()).ok());
-    let Some(rules) = rules else { return Ok(None) };
-    if !matches!(&*rules.join_rule, "restricted" | "knock_restricted") {
+        .and_then(|event| JoinRules::of(event.pdu.content_bytes()));
+    let Some(rules) = rules.filter(JoinRules::is_restricted) else {
         return Ok(None);
-    }
-    if !is_in_one(rooms, snapshot, user, &rules).await? {
+    };
+    if !is_in_one(rooms, snapshot, user, &rules.allowed_rooms()).await? {
         return Err(error::forbidden(
             "You are in none of the rooms whose members may join this one",
         ));
@@ -72,22 +96,13 @@ pub(crate) async fn authoriser(
     })
 }
 
-/// Whether the user is joined to one of the rooms that open this one.
-async fn is_in_one(
+/// Whether the user is joined to one of these rooms. Three round trips.
+pub(crate) async fn is_in_one(
     rooms: &Rooms,
     snapshot: &Snapshot,
     user: &UserId,
-    rules: &JoinRules,
+    allowed: &[OwnedRoomId],
 ) -> error::Result<bool> {
-    let allowed: Vec<OwnedRoomId> = rules
-        .allow
-        .iter()
-        .filter(|allow| {
-            allow.get("type").and_then(|kind| kind.as_str()) == Some("m.room_membership")
-        })
-        .filter_map(|allow| OwnedRoomId::try_from(allow.get("room_id")?.as_str()?).ok())
-        .take(ALLOWED_ROOMS_MAX)
-        .collect();
     let names: Vec<_> = allowed
         .iter()
         .map(|room_id| rooms.storage().room_hash(room_id))

@@ -44,8 +44,7 @@ impl Room {
         let name = storage.room_hash(room_id);
         let short = snapshot
             .multi_get(&schema::ROOM_BY_NAME, &[name])
-            .await
-            .map_err(error::internal)?
+            .await?
             .pop()
             .flatten();
         let Some(short) = short.map(|found| found.value) else {
@@ -53,8 +52,7 @@ impl Room {
         };
         let row = snapshot
             .multi_get(&schema::ROOM_BY_SHORT_ID, &[short])
-            .await
-            .map_err(error::internal)?
+            .await?
             .pop()
             .flatten();
         let Some(row) = row.map(|found| found.value) else {

@@ -28,10 +28,7 @@ impl Room {
         nodes: &mut Nodes,
     ) -> error::Result<()> {
         let keys: Vec<_> = wanted.iter().map(|hash| (self.short, hash.0)).collect();
-        let rows = snapshot
-            .multi_get(&schema::NODE_BY_HASH, &keys)
-            .await
-            .map_err(error::internal)?;
+        let rows = snapshot.multi_get(&schema::NODE_BY_HASH, &keys).await?;
         for (hash, row) in wanted.iter().zip(rows) {
             let row = row.ok_or_else(|| {
                 error::internal(format!(

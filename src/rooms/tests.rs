@@ -14,6 +14,7 @@ pub(crate) mod people;
 mod reading;
 mod receive;
 mod restricted;
+mod spaces;
 mod visibility;
 
 use std::sync::Arc;

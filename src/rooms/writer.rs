@@ -144,7 +144,6 @@ impl RoomWriter {
         for _ in 0..TRIES_MAX {
             let mut to_write = match incoming::judge(rooms, &self.room, incoming).await? {
                 Judgement::Answer(received) => return Ok(received),
-                Judgement::Again => continue,
                 Judgement::Write(to_write) => to_write,
             };
             let mut batch = Batch::new();

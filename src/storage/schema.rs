@@ -7,6 +7,7 @@ mod directory;
 mod event;
 mod keys;
 mod media;
+mod moderation;
 mod place;
 mod probe;
 mod rooms;
@@ -18,6 +19,7 @@ pub use self::{
     event::{EventHeader, EventRow, Sent, Visibility},
     keys::*,
     media::*,
+    moderation::*,
     place::Place,
     probe::*,
     rooms::*,
@@ -34,6 +36,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         USER_TABLES,
         KEY_TABLES,
         MEDIA_TABLES,
+        MODERATION_TABLES,
         DIRECTORY_TABLES,
         PROBE_TABLES,
     ];

@@ -181,7 +181,10 @@ impl Syncs {
         });
         let of_device = device::Asked::ask(&mut reads, request);
         let answers = snapshot.read(&reads).await?;
-        let of_device = of_device.answer(&answers)?;
+        let of_device = match of_device {
+            Some(asked) => asked.answer(&answers)?,
+            None => OfDevice::default(),
+        };
         let log = log.map(|log| answers.rows(&log)).transpose()?;
         let of_user = OfUser::new(log.iter().flatten(), since);
         let ignored = answers.one(&ignored)?;

@@ -38,8 +38,8 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn ask(reads: &mut Reads, request: &Request) -> Self {
-        let key = (request.viewer.short, request.device);
+    pub(crate) fn ask(reads: &mut Reads, request: &Request) -> Option<Self> {
+        let key = (request.viewer.short, request.device?);
         // From the cursor on: before it lies what was removed.
         let told = request
             .since
@@ -47,11 +47,11 @@ impl Asked {
         let messages = Range::prefix(&key)
             .after(&(key.0, key.1, told))
             .limit(MESSAGES_MAX);
-        Self {
+        Some(Self {
             since: request.position(),
             messages: reads.range(&MESSAGE_BY_DEVICE, &messages),
             counts: reads.get(&KEY_COUNTS_BY_DEVICE, &key),
-        }
+        })
     }
 
     pub(crate) fn answer(&self, answers: &Answers) -> error::Result<OfDevice> {

@@ -256,17 +256,17 @@ impl Reading<'_> {
         })
     }
 
-    /// Events as the client gets them, those of a timeline with what relates to them.
+    /// Events as the client gets them, those of a `timeline` as such.
     pub(crate) async fn written(
         &self,
         room: &Room,
         look: &Look,
         events: &[ReadEvent],
-        relations: bool,
+        timeline: bool,
     ) -> error::Result<Vec<Box<RawValue>>> {
         let form = EventForm {
             format: self.request.format(),
-            relations,
+            timeline,
         };
         let (rooms, viewer) = (self.rooms(), self.viewer());
         let written = room.client_events(rooms, self.snapshot, viewer, look, events, form);

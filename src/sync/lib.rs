@@ -97,8 +97,9 @@ pub enum StateForm {
 pub struct Request {
     /// Who asks.
     pub viewer: Viewer,
-    /// Their device, as the rows of its keys and messages are keyed.
-    pub device: NameHash,
+    /// Their device, as the rows of its keys and messages are keyed; none for the old ways of reading, which
+    /// tell a device nothing of itself, and the room with each event.
+    pub device: Option<NameHash>,
     /// What it knows; nothing at first.
     pub since: Option<Token>,
     /// What it wants.
@@ -176,13 +177,12 @@ impl Syncs {
     pub async fn device_lists_since(
         &self,
         viewer: Viewer,
-        device: NameHash,
         since: Token,
     ) -> error::Result<DeviceLists> {
         let mut live = Live::new(&self.0.storage, viewer.short);
         let mut request = Request {
             viewer,
-            device,
+            device: None,
             since: Some(since),
             filter: FilterDefinition::default(),
             full_state: false,
@@ -229,10 +229,11 @@ impl Syncs {
     /// Removes the messages that the device has: it goes on from a token that was given out with them.
     async fn remove_messages(&self, request: &Request, live: &mut Live) -> error::Result<()> {
         let has = request.since.map(|since| since.to_device);
-        let Some(has) = has.filter(|has| *has > live.removed) else {
+        let has = has.filter(|has| *has > live.removed);
+        let (Some(has), Some(device)) = (has, request.device) else {
             return Ok(());
         };
-        let (user, device) = (request.viewer.short, request.device);
+        let user = request.viewer.short;
         self.0.users.remove_messages(user, device, has).await?;
         live.removed = has;
         Ok(())

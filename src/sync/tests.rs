@@ -161,7 +161,7 @@ impl World {
     fn request(&self, person: usize, since: Option<Token>, filter: Value) -> Request {
         Request {
             viewer: self.people[person].clone(),
-            device: self.storage.device_hash("DEVICE"),
+            device: Some(self.storage.device_hash("DEVICE")),
             since,
             filter: serde_json::from_value(filter).unwrap(),
             full_state: false,

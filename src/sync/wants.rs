@@ -44,6 +44,7 @@ impl Request {
     pub(crate) fn format(&self) -> EventFormat {
         match self.filter.event_format {
             filter::EventFormat::Federation => EventFormat::Federation,
+            _ if self.device.is_none() => EventFormat::Client,
             _ => EventFormat::WithoutRoomId,
         }
     }

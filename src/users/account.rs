@@ -4,7 +4,10 @@ use error::Result;
 use ruma::{OwnedUserId, UserId};
 use storage::{
     Batch, Found, Range, ShortUserId, Snapshot,
-    schema::{ACCOUNT_BY_USER, AccountRow, DEVICE_BY_USER, PROFILE_FIELD_BY_USER, USER_BY_NAME},
+    schema::{
+        ACCOUNT_BY_USER, AccountRow, DEVICE_BY_USER, ERASED_BY_NAME, PROFILE_FIELD_BY_USER,
+        USER_BY_NAME,
+    },
 };
 
 use crate::{Requester, Users, job, localpart, password::Checked};
@@ -291,7 +294,8 @@ impl Users {
     }
 
     /// Closes an account for ever: no password, no devices, its name stays taken. Its rooms are left
-    /// by a job ([`job::DEACTIVATE`]). With `erase`, what it sent is forgotten as far as it can be.
+    /// by a job ([`job::DEACTIVATE`]). With `erase`, profile, account data and key backups go, and what it
+    /// sent is shown to those only who were there.
     /// Doing it twice does no harm.
     ///
     /// # Errors
@@ -299,6 +303,11 @@ impl Users {
     /// 404 if there is no such account.
     pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<()> {
         let user = self.account_or_404(user_id).await?.user;
+        if erase {
+            // While it is open: where this is interrupted, its owner can ask for it again.
+            self.erase_account_data(user).await?;
+            self.erase_backups(user).await?;
+        }
         let mut writer = self.writer(user).await;
         loop {
             let snapshot = writer.snapshot().await?;
@@ -318,6 +327,8 @@ impl Users {
             batch.put(&ACCOUNT_BY_USER, &user, &row);
             job::leave(&mut batch, self, job::DEACTIVATE, user);
             if erase {
+                let name = self.0.storage.user_hash(user_id);
+                batch.put(&ERASED_BY_NAME, &name, &());
                 let fields = Range::prefix(&(user,));
                 let rows = snapshot
                     .multi_range(&PROFILE_FIELD_BY_USER, &[fields])

@@ -46,6 +46,24 @@ impl AccountData {
 }
 
 impl Users {
+    /// Takes all account data of a user away.
+    pub(crate) async fn erase_account_data(&self, user: ShortUserId) -> Result<()> {
+        let mut writer = self.writer(user).await;
+        loop {
+            let next = Range::prefix(&(user,)).limit(1);
+            let snapshot = writer.snapshot().await?;
+            let rows = snapshot.multi_range(&ACCOUNT_DATA_BY_USER, &[next]).await?;
+            let Some((key, row)) = rows.into_iter().flatten().next() else {
+                return Ok(());
+            };
+            // One at a time, and by what it was: it may be long, and is erased in all its pieces.
+            let mut batch = Batch::new();
+            batch.expect_equals(&ACCOUNT_DATA_BY_USER, &key, &row.raw);
+            batch.delete(&ACCOUNT_DATA_BY_USER, &key);
+            writer.commit(batch).await?;
+        }
+    }
+
     /// Sets account data of a user, of a room or global (`None`).
     ///
     /// # Errors

@@ -10,13 +10,13 @@ use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use storage::{
     Batch, Found, NameHash, Range, Reads, ShortUserId,
     schema::{
-        ACCOUNT_BY_USER, AccountRow, DEVICE_BY_TOKEN, DEVICE_BY_USER, SEEN_BY_DEVICE, SeenRow,
-        TOKEN_BY_DEVICE, TokenRow,
+        ACCOUNT_BY_USER, AccountRow, DEVICE_BY_TOKEN, DEVICE_BY_USER, LIMIT_BY_USER, LimitRow,
+        SEEN_BY_DEVICE, SeenRow, TOKEN_BY_DEVICE, TokenRow,
     },
 };
 
 use crate::{
-    Users,
+    OwnLimits, Users,
     token::{self, TokenHash},
 };
 
@@ -43,6 +43,8 @@ pub struct Requester {
     pub guest: bool,
     /// May read and leave, not send or join.
     pub suspended: bool,
+    /// How often they may do things.
+    pub limits: OwnLimits,
     /// May only log out.
     locked: bool,
     expires_ts: Option<u64>,
@@ -107,7 +109,10 @@ impl Users {
         let mut reads = Reads::new();
         let token = reads.get(&DEVICE_BY_TOKEN, &hash);
         let account = reads.get(&ACCOUNT_BY_USER, &user);
+        let limits = reads.get(&LIMIT_BY_USER, &user);
         let answers = self.snapshot().await?.read(&reads).await?;
+        let limits = answers.one(&limits)?;
+        let limits = limits.as_ref().map(|found| &found.value);
         let (Some(token), Some(account)) = (answers.one(&token)?, answers.one(&account)?) else {
             return Ok(None);
         };
@@ -118,13 +123,10 @@ impl Users {
         if token.value.ends_refresh.is_some() && !expired {
             self.end_refreshed(user, hash, &token).await?;
             // The row is another now, and what was just thrown out has raised the number.
-            return Ok(Some(Arc::new(self.requester(
-                user,
-                &token.value,
-                &account,
-            )?)));
+            let requester = self.requester(user, &token.value, &account, limits)?;
+            return Ok(Some(Arc::new(requester)));
         }
-        let requester = Arc::new(self.requester(user, &token.value, &account)?);
+        let requester = Arc::new(self.requester(user, &token.value, &account, limits)?);
         self.0.requesters.insert(hash, Arc::clone(&requester));
         if self.0.invalidations.load(Ordering::SeqCst) != before {
             self.0.requesters.remove(&hash);
@@ -137,6 +139,7 @@ impl Users {
         user: ShortUserId,
         token: &TokenRow,
         account: &Found<AccountRow>,
+        limits: Option<&LimitRow>,
     ) -> Result<Requester> {
         let account = &account.value;
         Ok(Requester {
@@ -147,6 +150,7 @@ impl Users {
             admin: account.admin,
             guest: account.guest,
             suspended: account.suspended,
+            limits: limits.map_or(Ok(OwnLimits::Usual), OwnLimits::of_row)?,
             locked: account.locked,
             expires_ts: token.expires_ts,
             seen_ts: AtomicU64::new(0),

@@ -2,112 +2,93 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use config::{Rate, RateLimits};
 use error::Result;
-use quick_cache::sync::Cache;
-use storage::{NameHash, Storage};
+use storage::NameHash;
 
-/// How many accounts and addresses are remembered with their failures.
-const MAX_REMEMBERED: usize = 200_000;
+use crate::limiter::{Limiter, network_of};
 
 /// Failed logins of accounts that exist or not, and from addresses, in memory.
 pub(crate) struct Failures {
-    by_key: Cache<NameHash, Failed>,
-    max: u64,
-    max_by_address: u64,
-    wait: u64,
+    limiter: Limiter,
+    of_account: Option<Rate>,
+    from_address: Option<Rate>,
 }
 
 /// What a password is tried for, and from where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tried {
     account: NameHash,
-    address: Option<NameHash>,
+    network: Option<IpAddr>,
 }
 
-#[derive(Clone, Copy)]
-struct Failed {
-    count: u64,
-    last: u64,
+/// What is limited.
+#[derive(Clone, Copy, Debug, Hash)]
+enum Subject {
+    Account(NameHash),
+    Network(IpAddr),
 }
 
 impl Tried {
-    /// The account that a key names, tried from an address. Whoever has one IPv6 address has 2^64 of them:
-    /// these count as one.
-    pub(crate) fn new(storage: &Storage, account: NameHash, address: Option<IpAddr>) -> Self {
-        let address = address.map(|address| match address.to_canonical() {
-            IpAddr::V4(address) => storage.hash("failures of address", address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                let network = [a, b, c, d].map(u16::to_be_bytes).concat();
-                storage.hash("failures of address", network)
-            }
-        });
-        Self { account, address }
+    /// The account that a key names, tried from an address.
+    pub(crate) fn new(account: NameHash, address: Option<IpAddr>) -> Self {
+        Self {
+            account,
+            network: address.map(network_of),
+        }
     }
 }
 
 impl Failures {
-    pub(crate) fn new(settings: &config::Logins) -> Self {
+    pub(crate) fn new(settings: &RateLimits) -> Self {
         Self {
-            by_key: Cache::new(MAX_REMEMBERED),
-            max: settings.max_failures.into(),
-            max_by_address: settings.max_failures_by_address.into(),
-            wait: u64::try_from(settings.failure_wait.as_millis())
-                .unwrap_or(u64::MAX)
-                .max(1),
+            limiter: Limiter::default(),
+            of_account: settings.in_force(settings.failed_logins_of_account),
+            from_address: settings.in_force(settings.failed_logins_from_address),
         }
     }
 
-    /// Whether a password may be tried at `now`, in milliseconds.
+    /// Whether a password may be tried at `now`, in milliseconds since 1970.
     ///
     /// # Errors
     ///
     /// 429 with how long to wait.
     pub(crate) fn check(&self, tried: Tried, now: u64) -> Result<()> {
-        for (key, max) in self.limits(tried) {
-            let Some(failed) = self.by_key.get(&key) else {
-                continue;
-            };
-            if self.left(failed, now) >= max {
-                let since = now.saturating_sub(failed.last);
-                let left = Duration::from_millis(self.wait.saturating_sub(since % self.wait));
-                return Err(error::limit_exceeded(
-                    Some(left),
-                    "Too many wrong passwords for this account, or from your address; wait a moment",
-                ));
-            }
+        let limits = self.limits(tried);
+        let waits = limits.map(|(subject, rate)| self.limiter.check(subject, rate, now).err());
+        match waits.max().flatten() {
+            None => Ok(()),
+            Some(wait) => Err(too_many(wait)),
         }
-        Ok(())
     }
 
     /// A password was wrong.
     pub(crate) fn failed(&self, tried: Tried, now: u64) {
-        for (key, max) in self.limits(tried) {
-            let before = self.by_key.get(&key);
-            let before = before.map_or(0, |failed| self.left(failed, now));
-            let count = before.saturating_add(1).min(max);
-            self.by_key.insert(key, Failed { count, last: now });
+        for (subject, rate) in self.limits(tried) {
+            // Several may have been tried at the same time when there was a token for one only.
+            let _ = self.limiter.take(subject, rate, 1, now);
         }
     }
 
     /// A password was right. What was tried of other accounts from the same address is not forgiven.
     pub(crate) fn succeeded(&self, tried: Tried) {
-        self.by_key.remove(&tried.account);
+        self.limiter.forget(Subject::Account(tried.account));
     }
 
-    /// What is limited, to how many failures.
-    fn limits(&self, tried: Tried) -> impl Iterator<Item = (NameHash, u64)> {
-        let account = (tried.account, self.max);
-        let address = tried.address.map(|address| (address, self.max_by_address));
-        let both = std::iter::once(account).chain(address);
-        both.filter(|(_, max)| *max > 0)
+    fn limits(&self, tried: Tried) -> impl Iterator<Item = (Subject, Rate)> {
+        let account = self
+            .of_account
+            .map(|rate| (Subject::Account(tried.account), rate));
+        let network = tried.network.map(Subject::Network);
+        account.into_iter().chain(network.zip(self.from_address))
     }
+}
 
-    /// How many failures still count: one less after each wait.
-    fn left(&self, failed: Failed, now: u64) -> u64 {
-        let forgiven = now.saturating_sub(failed.last) / self.wait;
-        failed.count.saturating_sub(forgiven)
-    }
+fn too_many(wait: Duration) -> error::Error {
+    error::limit_exceeded(
+        Some(wait),
+        "Too many wrong passwords for this account, or from your address; wait a moment",
+    )
 }
 
 #[cfg(test)]
@@ -117,16 +98,13 @@ mod tests {
     use super::*;
 
     fn tried(account: u8, address: Option<u8>) -> Tried {
-        let hash = |byte| NameHash([byte; 16]);
-        Tried {
-            account: hash(account),
-            address: address.map(hash),
-        }
+        let address = address.map(|last| [192, 0, 2, last].into());
+        Tried::new(NameHash([account; 16]), address)
     }
 
     #[test]
     fn who_guesses_at_many_accounts_waits_too() {
-        let failures = Failures::new(&config::Logins::default());
+        let failures = Failures::new(&RateLimits::default());
         for account in 0..100 {
             failures.check(tried(account, Some(200)), 0).unwrap();
             failures.failed(tried(account, Some(200)), 0);
@@ -139,21 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_network_count_as_one() {
-        let storage = Storage::model();
-        let of = |address: &str| {
-            let address = address.parse().unwrap();
-            Tried::new(&storage, NameHash([0; 16]), Some(address)).address
-        };
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    }
-
-    #[test]
     fn a_guesser_waits_and_others_do_not() {
-        let failures = Failures::new(&config::Logins::default());
+        let failures = Failures::new(&RateLimits::default());
         let [anna, bert] = [1, 2].map(|name| tried(name, None));
         for _ in 0..10 {
             assert!(failures.check(anna, 0).is_ok());
@@ -171,15 +136,21 @@ mod tests {
 
     #[test]
     fn an_operator_can_let_everybody_guess() {
-        let settings = config::Logins {
-            max_failures: 0,
-            ..config::Logins::default()
+        let off = RateLimits {
+            enabled: false,
+            ..RateLimits::default()
         };
-        let failures = Failures::new(&settings);
-        let anna = tried(1, None);
-        for _ in 0..1_000 {
-            failures.failed(anna, 0);
+        let none = RateLimits {
+            failed_logins_of_account: None,
+            ..RateLimits::default()
+        };
+        for settings in [off, none] {
+            let failures = Failures::new(&settings);
+            let anna = tried(1, None);
+            for _ in 0..1_000 {
+                failures.failed(anna, 0);
+            }
+            assert!(failures.check(anna, 0).is_ok());
         }
-        assert!(failures.check(anna, 0).is_ok());
     }
 }

@@ -21,9 +21,11 @@ mod guest;
 pub mod job;
 mod jwt;
 mod keys;
+mod limiter;
 mod localpart;
 mod login;
 mod login_token;
+mod own_limits;
 mod password;
 mod profile;
 mod push_rules;
@@ -58,7 +60,9 @@ pub use self::{
         Backup, BackupKey, BackupKeys, BackupScope, BackupState, ClaimedKeys, CrossSigningUpload,
         KeyUpload, SignatureFailures, UserKeys,
     },
+    limiter::{Limiter, network_of},
     login::{LoggedIn, NewDevice},
+    own_limits::OwnLimits,
     profile::MAX_PROFILE,
     push_rules::{TYPE as PUSH_RULES, default_rules, ruleset},
     refresh::Refreshed,
@@ -83,6 +87,8 @@ pub struct Settings {
     pub passwords: config::Passwords,
     /// How people log in, besides by password.
     pub logins: config::Logins,
+    /// How often something may be done.
+    pub rate_limits: config::RateLimits,
 }
 
 /// The people of this server. Clones are the same people.
@@ -131,7 +137,7 @@ impl Users {
             clock: clock.clone(),
             random: random.clone(),
             passwords: Passwords::new(&settings.passwords, random)?,
-            failures: Failures::new(&settings.logins),
+            failures: Failures::new(&settings.rate_limits),
             jwt: Jwt::new(&settings.logins)?,
             settings,
             locks: Locks::default(),

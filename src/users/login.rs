@@ -160,7 +160,7 @@ impl Users {
         from: Option<IpAddr>,
     ) -> Result<(ShortUserId, Found<AccountRow>)> {
         let name = name_of(info)?;
-        let tried = Tried::new(&self.0.storage, self.failure_key(name), from);
+        let tried = Tried::new(self.failure_key(name), from);
         self.0.failures.check(tried, self.now())?;
         let found = self.find_by_login_name(name).await?;
         let stored = found

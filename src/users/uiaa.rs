@@ -205,7 +205,7 @@ impl Users {
 
     async fn prove_password(&self, requester: &Requester, password: &Password) -> Result<()> {
         let account = self.failure_key(requester.user_id.as_str());
-        let tried = Tried::new(&self.0.storage, account, None);
+        let tried = Tried::new(account, None);
         self.0.failures.check(tried, self.now())?;
         let snapshot = self.snapshot().await?;
         let account = crate::account::find_row(&snapshot, requester.user).await?;

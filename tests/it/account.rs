@@ -1,6 +1,6 @@
 //! Registration and whoami.
 
-use harness::Server;
+use harness::{Server, User};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -252,4 +252,46 @@ async fn closed_by_default_but_for_the_printed_token_which_works_once() {
         server.ask(Method::GET, &valid, None).await.ok(),
         json!({"valid": false})
     );
+}
+
+#[tokio::test]
+async fn what_was_erased_is_seen_by_those_only_who_were_there() {
+    let server = server().await;
+    let (alice, erin) = (server.user("alice").await, server.user("erin").await);
+    let carol = server.user("carol").await;
+    let room = alice.room_with(&[&erin]).await;
+    alice
+        .to_room(&room, "invite", json!({"user_id": carol.id}))
+        .await
+        .ok();
+    let said = erin.say(&room, "a secret").await;
+    let answered = alice.say(&room, "I see").await;
+    let profile = format!("/profile/{}", erin.id);
+    let name = format!("{profile}/displayname");
+    erin.put(&name, json!({"displayname": "Erin"})).await.ok();
+    let body = json!({"erase": true, "auth": {
+        "type": "m.login.password", "password": format!("{}-password", erin.name()),
+        "identifier": {"type": "m.id.user", "user": erin.name()},
+    }});
+    erin.post("/account/deactivate", body).await.ok();
+    carol.join(&room).await;
+
+    let body_of = async |user: &User, event: &str| {
+        let event = user.event(&room, event).await.ok();
+        event["content"]["body"].as_str().map(str::to_owned)
+    };
+    assert_eq!(body_of(&alice, &said).await.as_deref(), Some("a secret"));
+    assert_eq!(body_of(&carol, &said).await, None);
+    assert_eq!(body_of(&carol, &answered).await.as_deref(), Some("I see"));
+    let synced = carol.sync(None).await;
+    let told = [synced.timeline(&room).to_vec(), carol.timeline(&room).await];
+    for timeline in told {
+        let event = timeline.iter().find(|event| event["event_id"] == *said);
+        let event = event.expect("the message has its place");
+        assert_eq!(
+            (&event["content"], &event["sender"]),
+            (&json!({}), &json!(erin.id))
+        );
+    }
+    assert_eq!(alice.get(&profile).await.ok(), json!({}));
 }

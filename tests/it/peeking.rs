@@ -88,9 +88,6 @@ async fn who_looks_in_hears_what_is_said() {
     let again = listen(heard["end"].as_str().unwrap(), 30_000).await;
     assert_eq!(bodies(list(&again, "chunk")), ["again"]);
 
-    bob.get("/events?timeout=0")
-        .await
-        .refused(400, "M_MISSING_PARAM");
     bob.get(&format!("/events?room_id={room}&from=x&timeout=0"))
         .await
         .refused(400, "M_INVALID_PARAM");
@@ -98,20 +95,4 @@ async fn who_looks_in_hears_what_is_said() {
     bob.get(&format!("/events?room_id={shut}&timeout=0"))
         .await
         .refused(403, "M_FORBIDDEN");
-}
-
-#[tokio::test]
-async fn an_event_is_found_without_its_room() {
-    let server = server().await;
-    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
-    let room = alice.room_with(&[]).await;
-    let said = alice.say(&room, "salaam").await;
-    let path = format!("/events/{}", encode(&said));
-    let event = alice.get(&path).await.ok();
-    assert_eq!(
-        (&event["event_id"], &event["room_id"]),
-        (&json!(said), &json!(room))
-    );
-    bob.get(&path).await.refused(404, "M_NOT_FOUND");
-    alice.get("/events/$none").await.refused(404, "M_NOT_FOUND");
 }

@@ -282,8 +282,11 @@ async fn names_are_strict_when_made_and_folded_at_login() {
 
 #[tokio::test]
 async fn who_guesses_has_to_wait_at_one_account_and_at_many() {
-    let settings = format!(
-        "{OPEN}\n[logins]\nmax_failures = 3\nmax_failures_by_address = 5\nfailure_wait = \"1h\"\n"
+    let limits =
+        "failed_logins_of_account = \"3, then 1/h\"\nfailed_logins_from_address = \"5, then 1/h\"";
+    let settings = OPEN.replace(
+        "[rate_limits]\nenabled = false",
+        &format!("[rate_limits]\n{limits}"),
     );
     let server = Server::start_with(CHAPAR, &settings).await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

@@ -101,6 +101,6 @@ fn example_settings_are_settings() {
 fn the_example_for_load_is_open_and_logs_as_shipped() {
     let config = Config::from_toml(&read("deploy/examples/load.toml")).unwrap();
     assert!(config.registration.enabled && !config.registration.require_token);
-    assert!(config.presence.enabled);
+    assert!(config.presence.enabled && !config.rate_limits.enabled);
     assert_eq!(config.log, Config::default().log);
 }

@@ -108,7 +108,7 @@ fn written(page: &DirectoryPage) -> Result<Written> {
 
 /// A room as the directory shows it.
 #[derive(Serialize)]
-struct Shown<'a> {
+pub(super) struct Shown<'a> {
     room_id: &'a RoomId,
     num_joined_members: u64,
     world_readable: bool,
@@ -126,7 +126,7 @@ struct Shown<'a> {
     room_type: Option<&'a str>,
 }
 
-fn shown<'a>(room: &'a Room, row: &'a DirectoryRow) -> Shown<'a> {
+pub(super) fn shown<'a>(room: &'a Room, row: &'a DirectoryRow) -> Shown<'a> {
     let alias = row.canonical_alias.as_deref();
     Shown {
         room_id: &room.room_id,

@@ -115,10 +115,7 @@ pub(super) async fn get_key_changes(
     let since = token("from", &call.from)?;
     token("to", &call.to)?;
     let viewer = viewer(&server, &call.caller);
-    let lists = server
-        .syncs
-        .device_lists_since(viewer, call.caller.device, since)
-        .await?;
+    let lists = server.syncs.device_lists_since(viewer, since).await?;
     let ids = |users: &std::collections::BTreeSet<String>| -> Vec<OwnedUserId> {
         users
             .iter()

@@ -5,7 +5,7 @@ use ruma::api::client::knock::knock_room;
 
 use super::{
     check_not_suspended,
-    membership::{because, known_room, resolve},
+    membership::{because, count_join, known_room, resolve},
 };
 use crate::{Call, Server};
 
@@ -18,6 +18,7 @@ pub(super) async fn knock_room(
     let request = call.request;
     let room_id = resolve(&server, &request.room_id_or_alias).await?;
     let room = known_room(&server, &room_id).await?;
+    count_join(&server, &room, &call.caller)?;
     let said = because(request.reason);
     server
         .rooms

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use error::Result;
 use rooms::{MEMBERSHIPS, ReadEvent, Room, Said, membership_of};
 use ruma::{
-    OwnedRoomId, RoomId, RoomOrAliasId,
+    OwnedRoomId, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
         ban_user, forget_room, get_member_events,
         invite_user::{self, v3::InvitationRecipient},
@@ -20,7 +20,7 @@ use storage::schema::Membership;
 use users::Requester;
 
 use super::{check_not_suspended, reading::Reading, room::no_third_parties};
-use crate::{Call, Server, endpoint::Written};
+use crate::{Call, Server, endpoint::Written, rate_limit::Action};
 
 /// [`POST /rooms/{roomId}/join`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin).
 pub(super) async fn join_room_by_id(
@@ -54,7 +54,30 @@ async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Sa
             "Guests may not join this room: its `guest_access` is not `can_join`",
         ));
     }
+    count_join(server, room, requester)?;
     server.rooms.join(room, &requester.user_id, said).await
+}
+
+/// Counts that somebody comes into a room, or wants to.
+///
+/// # Errors
+///
+/// 429 `M_LIMIT_EXCEEDED` if there were too many lately.
+pub(super) fn count_join(server: &Server, room: &Room, requester: &Requester) -> Result<()> {
+    server.count_of(Action::JoinsOfRoom, requester, room.room_id.as_str(), 1)
+}
+
+/// Counts that somebody is invited.
+///
+/// # Errors
+///
+/// 429 `M_LIMIT_EXCEEDED` if they were too often lately.
+pub(super) fn count_invite_of(
+    server: &Server,
+    requester: &Requester,
+    invitee: &UserId,
+) -> Result<()> {
+    server.count_of(Action::InvitesOfUser, requester, invitee.as_str(), 1)
 }
 
 /// [`POST /rooms/{roomId}/leave`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidleave).
@@ -83,6 +106,9 @@ pub(super) async fn invite_user(
         return Err(no_third_parties());
     };
     let room = server.rooms.room(&request.room_id).await?;
+    let (requester, invited_to) = (&call.caller, room.room_id.as_str());
+    server.count_of(Action::InvitesToRoom, requester, invited_to, 1)?;
+    count_invite_of(&server, requester, &invitee.user_id)?;
     let said = because(invitee.reason);
     let sender = &call.caller.user_id;
     server

@@ -1,4 +1,4 @@
-//! Looking into rooms without joining them, and the few old ways of reading that the specification keeps for
+//! Looking into rooms without joining them, by the few old ways of reading that the specification keeps for
 //! it.
 
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use error::Result;
 use rooms::{Page, PlaceToken, Wanted};
 use ruma::{
+    RoomId,
     api::{
         Direction,
         client::{
@@ -20,7 +21,7 @@ use ruma::{
 use storage::Topic;
 use tokio::time::Instant;
 
-use super::{reading::Reading, room::find_event};
+use super::{old_sync::listen_to_new_events, reading::Reading};
 use crate::{Call, Server};
 
 /// Events of the timeline that are told of a room at first.
@@ -29,90 +30,6 @@ const FIRST_EVENTS: usize = 20;
 const EVENTS_MAX: usize = 100;
 /// The longest wait of one poll.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
-/// That of who does not say how long.
-const WAIT: Duration = Duration::from_secs(30);
-
-/// Ruma's request cannot do without a room, which the deprecated form of the endpoint has not.
-pub(super) mod listen_to_new_events {
-    pub(in crate::client) mod v3 {
-        use std::time::Duration;
-
-        use ruma::{
-            OwnedRoomId,
-            api::{auth_scheme::AccessToken, request, response},
-            events::AnyTimelineEvent,
-            metadata,
-            serde::Raw,
-        };
-
-        metadata! {
-            method: GET,
-            rate_limited: false,
-            authentication: AccessToken,
-            history: {
-                1.0 => "/_matrix/client/r0/events",
-                1.1 => "/_matrix/client/v3/events",
-            }
-        }
-
-        /// Request of `GET /events`.
-        #[request]
-        pub(crate) struct Request {
-            #[ruma_api(query)]
-            pub(crate) from: Option<String>,
-            #[ruma_api(query)]
-            pub(crate) room_id: Option<OwnedRoomId>,
-            #[ruma_api(query)]
-            #[serde(with = "ruma::serde::duration::opt_ms", default)]
-            pub(crate) timeout: Option<Duration>,
-        }
-
-        /// Response of `GET /events`.
-        #[response]
-        pub(crate) struct Response {
-            pub(crate) chunk: Vec<Raw<AnyTimelineEvent>>,
-            pub(crate) start: String,
-            pub(crate) end: String,
-        }
-    }
-}
-
-/// An endpoint that Ruma has not.
-pub(super) mod get_one_event {
-    pub(in crate::client) mod v3 {
-        use ruma::{
-            OwnedEventId,
-            api::{auth_scheme::AccessToken, request, response},
-            events::AnyTimelineEvent,
-            metadata,
-            serde::Raw,
-        };
-
-        metadata! {
-            method: GET,
-            rate_limited: false,
-            authentication: AccessToken,
-            history: {
-                1.0 => "/_matrix/client/r0/events/{event_id}",
-                1.1 => "/_matrix/client/v3/events/{event_id}",
-            }
-        }
-
-        /// Request of `GET /events/{eventId}`.
-        #[request]
-        pub(crate) struct Request {
-            #[ruma_api(path)]
-            pub(crate) event_id: OwnedEventId,
-        }
-
-        /// Response of `GET /events/{eventId}`.
-        #[response]
-        pub(crate) struct Response {
-            #[ruma_api(body)]
-            pub(crate) event: Raw<AnyTimelineEvent>,
-        }
-    }
-}
 
 /// [`GET /rooms/{roomId}/initialSync`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidinitialsync).
 pub(super) async fn get_current_state(
@@ -164,24 +81,20 @@ fn account_data_event<T>(data: &users::AccountData) -> Result<Raw<T>> {
     Ok(Raw::from_json(event))
 }
 
-/// [`GET /events`](https://spec.matrix.org/v1.19/client-server-api/#peek_events_endpoint) of one room.
-pub(super) async fn listen_to_new_events(
-    server: Server,
-    call: Call<listen_to_new_events::v3::Request>,
+/// Listens to one room ([spec](https://spec.matrix.org/v1.19/client-server-api/#peek_events_endpoint)).
+pub(super) async fn listen(
+    server: &Server,
+    call: &Call<listen_to_new_events::v3::Request>,
+    room_id: &RoomId,
 ) -> Result<listen_to_new_events::v3::Response> {
-    // NOTSPEC: the form without a room, deprecated since r0, is not served: `/sync` tells more, and no client
-    // is known that asks for it.
-    let room_id = call.room_id.as_deref().ok_or_else(|| {
-        error::missing_param("`room_id` names the room to listen to; for all rooms there is /sync")
-    })?;
-    let timeout = call.timeout.unwrap_or(WAIT).min(LONGEST_WAIT);
+    let timeout = call.timeout.unwrap_or_default().min(LONGEST_WAIT);
     let end = Instant::now() + timeout;
     let room = server.rooms.room(room_id).await?;
     let waiting = server.storage.subscribe(&[Topic::Room(room.short)]);
     let mut from = None;
     loop {
         waiting.take();
-        let reading = Reading::begin(&server, &call.caller, room_id).await?;
+        let reading = Reading::begin(server, &call.caller, room_id).await?;
         let start = match from {
             Some(from) => from,
             None => match &call.from {
@@ -226,16 +139,4 @@ async fn new_events(reading: &Reading, from: PlaceToken) -> Result<Page> {
         .look_at_page(&reading.snapshot, &reading.viewer, Some(from), &wanted)
         .await?;
     Ok(page)
-}
-
-/// [`GET /events/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3eventseventid).
-pub(super) async fn get_one_event(
-    server: Server,
-    call: Call<get_one_event::v3::Request>,
-) -> Result<get_one_event::v3::Response> {
-    let room = server.rooms.find_room_of_event(&call.event_id).await?;
-    let room =
-        room.ok_or_else(|| error::not_found("There is no such event, or you may not see it"))?;
-    let event = find_event(&server, &call.caller, &room.room_id, &call.event_id).await?;
-    Ok(get_one_event::v3::Response { event })
 }

@@ -170,10 +170,10 @@ impl Reading {
         self.written(events, false).await
     }
 
-    async fn written<T>(&self, events: &[ReadEvent], relations: bool) -> Result<Vec<Raw<T>>> {
+    async fn written<T>(&self, events: &[ReadEvent], timeline: bool) -> Result<Vec<Raw<T>>> {
         let form = EventForm {
             format: EventFormat::Client,
-            relations,
+            timeline,
         };
         let written = self
             .room

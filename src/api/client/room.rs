@@ -1,23 +1,34 @@
 //! Rooms: making them, and what they are called.
 
+use bytes::Bytes;
 use error::Result;
-use rooms::{InitialState, NewRoomRequest, Preset, UpgradeRequest};
+use rooms::{
+    InitialState, NewReport, NewRoomRequest, Preset, ReadEvent, ReportKind, UpgradeRequest,
+};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, RoomAliasId, RoomId, UInt,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedUserId, RoomAliasId, RoomId, UInt,
     api::client::room::{
         Visibility, aliases,
         create_room::{self, v3::RoomPreset},
-        get_event_by_timestamp, get_room_event, upgrade_room,
+        get_event_by_timestamp, get_room_event, get_summary, report_content, report_room,
+        upgrade_room,
     },
     events::AnyTimelineEvent,
     serde::Raw,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use storage::schema::Membership;
 use users::Requester;
 
-use super::{check_not_suspended, joined_room, reading::Reading};
-use crate::{Call, Server};
+use super::{
+    check_not_suspended, joined_room,
+    membership::{count_invite_of, resolve},
+    reading::{Reading, viewer},
+    reporting::checked_reason,
+    space::Summary,
+};
+use crate::{Call, Server, endpoint::Written, rate_limit::Action};
 
 /// [`POST /createRoom`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom).
 pub(super) async fn create_room(
@@ -29,6 +40,7 @@ pub(super) async fn create_room(
     if !request.invite_3pid.is_empty() {
         return Err(no_third_parties());
     }
+    count_invites(&server, &call.caller, &request.invite)?;
     let public = request.visibility == Visibility::Public;
     let preset = match request.preset {
         Some(RoomPreset::PrivateChat) => Preset::PrivateChat,
@@ -72,6 +84,16 @@ pub(super) async fn create_room(
     };
     let room_id = server.rooms.create(new).await?;
     Ok(create_room::v3::Response::new(room_id))
+}
+
+/// Counts that people are invited to a new room.
+fn count_invites(server: &Server, requester: &Requester, invite: &[OwnedUserId]) -> Result<()> {
+    let times = u32::try_from(invite.len()).unwrap_or(u32::MAX);
+    server.count(Action::Invite, Some(requester), None, times)?;
+    for invitee in invite {
+        count_invite_of(server, requester, invitee)?;
+    }
+    Ok(())
 }
 
 /// [`POST /rooms/{roomId}/upgrade`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidupgrade).
@@ -141,6 +163,32 @@ pub(super) async fn get_event_by_timestamp(
     ))
 }
 
+/// [`GET /room_summary/{roomIdOrAlias}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1room_summaryroomidoralias).
+pub(super) async fn get_summary(
+    server: Server,
+    call: Call<get_summary::v1::Request>,
+) -> Result<Written> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        #[serde(flatten)]
+        summary: Summary<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        membership: Option<&'a str>,
+    }
+    let room_id = resolve(&server, &call.room_id_or_alias).await?;
+    let viewer = call.caller.as_ref().map(|caller| viewer(&server, caller));
+    let summary = server.rooms.summary(viewer.as_ref(), &room_id).await?;
+    let summary = summary
+        .ok_or_else(|| error::not_found("There is no such room, or it is not open to you"))?;
+    let membership = summary.membership.unwrap_or(Membership::Leave);
+    let answer = Answer {
+        summary: Summary::of(&summary),
+        membership: viewer.map(|_| membership.as_str()),
+    };
+    let json = serde_json::to_vec(&answer).map_err(error::internal)?;
+    Ok(Written(Bytes::from(json)))
+}
+
 /// An event of a room that the requester may see.
 ///
 /// # Errors
@@ -152,10 +200,25 @@ pub(super) async fn find_event(
     room_id: &RoomId,
     event_id: &EventId,
 ) -> Result<Raw<AnyTimelineEvent>> {
-    let none = || error::not_found("There is no such event here, or you may not see it");
+    let (reading, event) = seen_event(server, requester, room_id, event_id).await?;
+    let written = reading.events(&[event]).await?.pop();
+    written.ok_or_else(no_event)
+}
+
+/// The same, not yet written, and its room as the requester reads it.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND`.
+async fn seen_event(
+    server: &Server,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(Reading, ReadEvent)> {
     // Whoever may not see the event is not told whether it, or the room, exists.
     let room = server.rooms.find_room(room_id).await?;
-    room.ok_or_else(none)?;
+    room.ok_or_else(no_event)?;
     let reading = Reading::look(server, requester, room_id).await?;
     let Reading {
         room,
@@ -167,12 +230,62 @@ pub(super) async fn find_event(
     let event = room
         .find_event(&server.rooms, snapshot, event_id)
         .await?
-        .ok_or_else(none)?;
+        .ok_or_else(no_event)?;
     let alone = [event];
     if room.visible(snapshot, viewer, look, &alone).await? != [true] {
-        return Err(none());
+        return Err(no_event());
     }
-    reading.events(&alone).await?.pop().ok_or_else(none)
+    let [event] = alone;
+    Ok((reading, event))
+}
+
+fn no_event() -> error::Error {
+    error::not_found("There is no such event here, or you may not see it")
+}
+
+/// [`POST /rooms/{roomId}/report/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreporteventid).
+pub(super) async fn report_content(
+    server: Server,
+    call: Call<report_content::v3::Request>,
+) -> Result<report_content::v3::Response> {
+    let reason = checked_reason(call.reason.as_deref().unwrap_or_default())?;
+    let (room_id, event_id) = (&call.room_id, &call.event_id);
+    let (reading, event) = seen_event(&server, &call.caller, room_id, event_id).await?;
+    if !reading.look.is_joined() {
+        return Err(no_event());
+    }
+    let report = NewReport {
+        kind: ReportKind::Event,
+        reporter: call.caller.user_id.to_string(),
+        reason,
+        room_id: Some(room_id.to_string()),
+        event_id: Some(event_id.to_string()),
+        user_id: Some(event.row.header.sender),
+    };
+    server.rooms.report(report).await?;
+    Ok(report_content::v3::Response::new())
+}
+
+/// [`POST /rooms/{roomId}/report`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidreport).
+///
+/// Who reports a room that is not here is not told so.
+pub(super) async fn report_room(
+    server: Server,
+    call: Call<report_room::v3::Request>,
+) -> Result<report_room::v3::Response> {
+    let reason = checked_reason(&call.reason)?;
+    if server.rooms.find_room(&call.room_id).await?.is_some() {
+        let report = NewReport {
+            kind: ReportKind::Room,
+            reporter: call.caller.user_id.to_string(),
+            reason,
+            room_id: Some(call.room_id.to_string()),
+            event_id: None,
+            user_id: None,
+        };
+        server.rooms.report(report).await?;
+    }
+    Ok(report_room::v3::Response::new())
 }
 
 /// That nobody can be invited by an address of mail or telephone.

@@ -92,7 +92,7 @@ pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Resu
     };
     let request = Request {
         viewer: viewer(&server, &call.caller),
-        device: call.caller.device,
+        device: Some(call.caller.device),
         since,
         filter,
         full_state: request.full_state,

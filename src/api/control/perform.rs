@@ -55,6 +55,14 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
             users.deactivate(&user, false).await?;
             Ok(Answer::User(user.into()))
         }
+        Command::LimitUser { user, limits } => {
+            let limits = limits
+                .parse()
+                .map_err(|no_rate: config::NoRate| error::invalid_param(no_rate.to_string()))?;
+            let user = find(server, &user).await?;
+            users.set_own_limits(&user, limits).await?;
+            Ok(Answer::User(user.into()))
+        }
         Command::ListUsers { from } => list(server, from.as_deref()).await,
         Command::Backup { folder } => {
             let storage = server.storage.clone();

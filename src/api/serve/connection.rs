@@ -3,13 +3,13 @@
 use std::{
     convert::Infallible,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
-use config::Api;
+use config::{Api, Proxy};
 use http::{HeaderMap, HeaderName, Request};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -98,7 +98,8 @@ where
         let (server, apis) = (server.clone(), apis.clone());
         async move {
             let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            if let Some(ip) = asking(peer, request.headers()) {
+            let trusted = &server.config.server.trusted_proxies;
+            if let Some(ip) = asking(peer, request.headers(), trusted) {
                 request.extensions_mut().insert(Peer(ip));
             }
             Ok::<_, Infallible>(server.answer(&apis, request).await)
@@ -118,16 +119,27 @@ where
     }
 }
 
-/// Who asks: the other end, or whom a proxy on this machine says that it speaks for.
-fn asking(peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-    if peer.is_some_and(|ip| !ip.to_canonical().is_loopback()) {
-        return peer;
+/// Who asks: the other end or, where that is a proxy whose word counts, whom it speaks for. Each proxy adds
+/// at the end of the list whom it heard from: the last who is no such proxy is who asks, and what stands
+/// before that is hearsay.
+fn asking(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Proxy]) -> Option<IpAddr> {
+    let is_trusted = |ip| trusted.iter().any(|proxy| proxy.is(ip));
+    let mut asking = peer;
+    let forwarded = headers.get_all(FORWARDED_FOR).into_iter().rev();
+    let mut forwarded = forwarded.flat_map(|list| list.as_bytes().rsplit(|byte| *byte == b','));
+    while is_trusted(asking)
+        && let Some(ip) = forwarded.next().and_then(address)
+    {
+        asking = Some(ip);
     }
-    // The last one is who spoke to the proxy; those before are hearsay.
-    let forwarded = headers.get_all(FORWARDED_FOR).into_iter().next_back();
-    forwarded
-        .and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse().ok())
-        .or(peer)
+    asking
+}
+
+/// An address, which some proxies write with a port.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let with_port = || text.parse().ok().map(|socket: SocketAddr| socket.ip());
+    text.parse().ok().or_else(with_port)
 }
 
 /// A stream that fails when its first bytes do not come in time, or when what is written is not taken.
@@ -228,5 +240,74 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn asked(peer: Option<&str>, forwarded: &[&str], trusted: &[Proxy]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for list in forwarded {
+            headers.append(FORWARDED_FOR, list.parse().unwrap());
+        }
+        let peer = peer.map(|peer| peer.parse().unwrap());
+        asking(peer, &headers, trusted).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn only_who_is_trusted_says_whom_it_speaks_for() {
+        let usual = config::Server::default().trusted_proxies;
+        let mine = [usual.as_slice(), &[Proxy::Network([10, 0, 0, 0].into(), 8)]].concat();
+        let (stranger, proxy) = ("203.0.113.9", "10.0.0.1");
+        for (peer, forwarded, trusted, asking) in [
+            (
+                Some(stranger),
+                &["192.0.2.1"] as &[_],
+                &mine,
+                Some(stranger),
+            ),
+            (Some(proxy), &["192.0.2.1"], &usual, Some(proxy)),
+            (Some(proxy), &["192.0.2.1"], &mine, Some("192.0.2.1")),
+            (Some("127.0.0.1"), &["192.0.2.1"], &usual, Some("192.0.2.1")),
+            (Some("127.0.0.1"), &[], &usual, Some("127.0.0.1")),
+            (None, &["192.0.2.1"], &usual, Some("192.0.2.1")),
+            (None, &["192.0.2.1"], &Vec::new(), None),
+            (None, &[], &usual, None),
+            // What stands before the last who is no proxy of ours was said by a stranger.
+            (
+                Some(proxy),
+                &["1.1.1.1, 192.0.2.1, 10.9.9.9"],
+                &mine,
+                Some("192.0.2.1"),
+            ),
+            (
+                Some(proxy),
+                &["1.1.1.1", "192.0.2.1", "10.9.9.9"],
+                &mine,
+                Some("192.0.2.1"),
+            ),
+            (
+                Some(proxy),
+                &["10.1.1.1, 10.2.2.2"],
+                &mine,
+                Some("10.1.1.1"),
+            ),
+            (Some(proxy), &["1.1.1.1, unknown"], &mine, Some(proxy)),
+            (Some(proxy), &[""], &mine, Some(proxy)),
+            (Some(proxy), &["192.0.2.1:443"], &mine, Some("192.0.2.1")),
+            (
+                Some(proxy),
+                &["[2001:db8::1]:443"],
+                &mine,
+                Some("2001:db8::1"),
+            ),
+        ] {
+            let found = asked(peer, forwarded, trusted);
+            assert_eq!(found.as_deref(), asking, "{peer:?} {forwarded:?}");
+        }
     }
 }

@@ -39,7 +39,7 @@ impl World {
         let mut config = Config::default();
         config.registration.enabled = true;
         config.registration.require_token = false;
-        config.logins.max_failures = 0;
+        config.rate_limits.enabled = false;
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
         let server = Server::open(parts(config)).await.unwrap();
@@ -89,6 +89,7 @@ impl World {
             ("rel_type", "m.annotation".to_owned()),
             ("version", "1".to_owned()),
             ("session_id", "session".to_owned()),
+            ("report_id", "1".to_owned()),
         ]);
         world
     }

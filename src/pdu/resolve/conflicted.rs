@@ -95,17 +95,20 @@ fn confirm_difference(run: &mut Run<'_>, mut difference: RoaringBitmap) -> Optio
         difference.remove(number.0);
     }
     for &number in &run.agreed {
-        if difference.is_empty() {
+        let Some(lowest) = difference.min() else {
             return Some(difference);
-        }
-        if let Some(chain) = run.ask.chain(number) {
+        };
+        // Numbers rise along the chains: what is lower leans on none of them.
+        if number.0 > lowest
+            && let Some(chain) = run.ask.chain(number)
+        {
             difference -= chain.numbers();
         }
     }
     if difference.is_empty() {
         return Some(difference);
     }
-    // The keys that are still to be looked up may settle more, at no cost.
+    // What is still to be looked at may settle more, and the agreed entries are many to go through.
     if run.ask.lacks_entries() {
         return None;
     }

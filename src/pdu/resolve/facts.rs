@@ -159,9 +159,9 @@ impl<'a> Ask<'a> {
         None
     }
 
-    /// Whether an entry was looked for and is not known yet.
+    /// Whether an entry was looked for and is not known yet, or may be once its event is.
     pub(super) fn lacks_entries(&self) -> bool {
-        !self.entries.is_empty()
+        !self.entries.is_empty() || !self.events.is_empty()
     }
 
     /// Whether all that was looked for was there.

@@ -112,7 +112,7 @@ impl Listing {
 
 /// Shows the content of a state event, or that there is none, in a row. Whether it is one of which the
 /// directory shows something.
-pub(super) fn show(
+pub(crate) fn show(
     row: &mut DirectoryRow,
     event_type: &StateEventType,
     content: Option<&[u8]>,

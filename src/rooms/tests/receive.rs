@@ -3,6 +3,7 @@
 //! our own.
 
 mod cases;
+mod cost;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -217,7 +217,7 @@ impl Rooms {
             ask_mentions(&mut reads, viewer, room.short, &tally.read);
         }
         ask_placed(&mut reads, room.short, tally.through);
-        snapshot.read_ahead(reads);
+        snapshot.read_ahead(&reads);
     }
 
     fn ask_second(&self, reads: &mut Reads, viewer: &Viewer, asked: &Asked) -> Second {

@@ -1,5 +1,6 @@
 //! Judging an event of another server: checks 4 to 6 on receipt of a PDU, and where it belongs.
 
+mod ahead;
 mod event;
 mod states;
 
@@ -24,6 +25,7 @@ use storage::{
 
 pub(crate) use self::event::pruned_by;
 use super::{
+    generation,
     graph::GraphEvent,
     judge::{CurrentChange, Judged, visibility_of},
     load,
@@ -39,8 +41,6 @@ use crate::{
 pub(super) enum Judgement {
     /// Nothing is to be written.
     Answer(Received),
-    /// The room changed under the judge's hands.
-    Again,
     /// It is to be written.
     Write(Box<ToWrite>),
 }
@@ -70,16 +70,29 @@ struct Judging<'a> {
     auth_events: Vec<Arc<StoredEvent>>,
     /// Redactions that came before it.
     redactions: Vec<EventNumber>,
+    /// The flat tables are to be written as a new generation.
+    anew: bool,
     /// The room as it is now, and what else writing needs.
     working: Box<Working>,
 }
 
-/// Judges an event that came in, as of now: two round trips for one that follows what was there last and
-/// changes no state.
+/// Judges an event that came in, as of now, from one view: two round trips for one that follows what was
+/// there last and changes no state.
 pub(super) async fn judge(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
+) -> error::Result<Judgement> {
+    let snapshot = rooms.snapshot().await?;
+    let work = async |snapshot| judge_in(rooms, room, incoming, &snapshot).await;
+    snapshot.gathered(work).await
+}
+
+async fn judge_in(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    incoming: &Incoming,
+    snapshot: &Snapshot,
 ) -> error::Result<Judgement> {
     let pdu = &incoming.pdu;
     if pdu.room_id() != room.room_id {
@@ -90,22 +103,21 @@ pub(super) async fn judge(
     let create_id = room.rules.implied_create_event(pdu.room_id());
     let mut auth_ids = pdu.auth_events().to_vec();
     auth_ids.extend(create_id.filter(|_| *pdu.event_type() != TimelineEventType::RoomCreate));
-    let mut needs = Needs::incoming(room.rules, rooms.server_name(), &draft_of(pdu)?, &[]);
+    let mut needs = Needs::incoming(room.rules, rooms.server_name(), &draft_of(pdu)?);
     needs.incoming = Some(pdu.event_id().to_owned());
     needs.graph.insert(pdu.event_id().to_owned());
     needs.graph.extend(auth_ids.iter().cloned());
     needs.graph.extend(pdu.prev_events().iter().cloned());
-    let mut working = load::with_needs(rooms, room, &needs, None).await?;
-    let graph = std::mem::take(&mut working.graph);
-
     let given = match &incoming.standing {
         Standing::Live { state_before } => state_before.as_deref(),
         Standing::Historic { state_before, .. } => Some(state_before.as_slice()),
         Standing::Outlier => None,
     };
-    let snapshot = rooms.snapshot().await?;
-    let (state, lacking_state) =
-        numbers_of(rooms, room, &snapshot, given.unwrap_or_default()).await?;
+    let (mut working, (state, lacking_state)) = tokio::try_join!(
+        load::with_needs(rooms, room, snapshot, &needs, None),
+        numbers_of(rooms, room, snapshot, given.unwrap_or_default()),
+    )?;
+    let graph = std::mem::take(&mut working.graph);
     let mut lacking_auth = lacking(&auth_ids, |id| graph.events.contains_key(id));
     lacking_auth.extend(lacking_state);
     let roots_of = |id: &OwnedEventId| graph.events.get(id).and_then(|event| event.roots);
@@ -123,20 +135,22 @@ pub(super) async fn judge(
         }));
     }
     let auth_events = auth_ids.iter().filter_map(|id| graph.events.get(id));
+    let prev = pdu.prev_events().iter();
+    let prev: Vec<_> = prev.filter_map(|id| graph.events.get(id)).collect();
     let judging = Judging {
         rooms,
         room,
-        snapshot: &snapshot,
+        snapshot,
         incoming,
         nodes: Nodes::new(),
         new_nodes: Vec::new(),
         known_as: own.map(|own| own.event.number),
         auth_events: auth_events.map(|event| Arc::clone(&event.event)).collect(),
         redactions: graph.redactions.clone(),
+        anew: false,
         working,
     };
-    let prev = pdu.prev_events().iter().filter_map(roots_of);
-    let before = prev.map(|roots| roots.after).collect();
+    let before = judging.roots_before(&prev);
     judging
         .judge(before, given.map(|_| state), lacking_prev)
         .await
@@ -209,6 +223,7 @@ impl Judging<'_> {
         lacking_prev: Vec<OwnedEventId>,
     ) -> error::Result<Judgement> {
         let create = self.create_event()?;
+        self.auth_chain_ahead();
         // 4. Passes authorization rules based on the event's auth events, otherwise it is rejected.
         let mut rejected = self.check_by_auth_events(create.as_deref()).err();
         if self.incoming.standing == Standing::Outlier {
@@ -217,6 +232,9 @@ impl Judging<'_> {
         let first = create
             .as_ref()
             .map_or(EventNumber(1), |create| create.number);
+        if given.is_none() {
+            self.states_ahead(&prev_roots).await?;
+        }
         let before = self.state_before(prev_roots, given, first).await?;
         let keys = self.keys();
         let states = [before, self.head().root];
@@ -401,26 +419,25 @@ impl Judging<'_> {
 
     /// Loads what writing needs besides, where the event changes more than its own entry of the state.
     async fn write(
-        self,
-        judged: Judged,
+        mut self,
+        mut judged: Judged,
         (chain, set): (NameHash, Arc<AuthChain>),
         received: Received,
         gaps: Vec<(Place, Option<Gap>)>,
     ) -> error::Result<Judgement> {
-        let own = self.own_key();
-        let entries = &judged.change.entries;
-        let mut working = if entries.iter().all(|entry| Some(&entry.key) == own.as_ref()) {
-            self.working
-        } else {
-            let draft = draft_of(self.incoming.pdu.as_ref())?;
-            let needs = Needs::incoming(self.room.rules, self.rooms.server_name(), &draft, entries);
-            let working = load::with_needs(self.rooms, self.room, &needs, None).await?;
-            if working.head_raw != self.working.head_raw {
-                // The room changed since it was looked at: everything is judged again.
-                return Ok(Judgement::Again);
-            }
-            working
-        };
+        let entries = judged.change.entries.iter();
+        let events = entries.flat_map(|entry| [&entry.before, &entry.after]);
+        let needs = Needs::of_changes(self.rooms.server_name(), events.flatten());
+        load::more(self.rooms, self.snapshot, &mut self.working, &needs).await?;
+        let mut working = self.working;
+        if self.anew {
+            // Takes longer than a view is kept, and is the last thing to do.
+            let nodes = std::mem::take(&mut judged.nodes);
+            let (root, generation) = (judged.change.root, working.head.generation);
+            let (rooms, room, own) = (self.rooms, self.room, &judged.event);
+            let written = generation::write(rooms, room, root, &nodes, generation, own).await?;
+            judged.change.written = Some(written);
+        }
         if chain != NameHash::NONE {
             working.auth_sets.entry(chain).or_insert((set, false));
         }

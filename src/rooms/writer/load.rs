@@ -29,6 +29,7 @@ pub(super) async fn working(
 ) -> error::Result<Box<Working>> {
     let own = || rooms.server_name().to_owned();
     let needs = Needs::of(room.rules, rooms.server_name(), groups);
+    let snapshot = rooms.snapshot().await?;
     if let Some(create) = groups.iter().find_map(|group| group.create.as_ref()) {
         debug_assert_eq!(create.short, room.short);
         let mut working = Box::new(Working::new(
@@ -37,18 +38,18 @@ pub(super) async fn working(
             new_head(create),
             None,
         ));
-        let snapshot = rooms.snapshot().await?;
-        First::read(rooms.storage(), &snapshot, &mut working, &needs).await?;
+        First::rest(rooms.storage(), &snapshot, &mut working, &needs).await?;
         working.listing = Some(Listing::of_new_room(create.public));
         return Ok(working);
     }
-    with_needs(rooms, room, &needs, warm).await
+    with_needs(rooms, room, &snapshot, &needs, warm).await
 }
 
-/// The same for needs that are known.
+/// The same for needs that are known, from a view.
 pub(super) async fn with_needs(
     rooms: &Rooms,
     room: &Arc<Room>,
+    snapshot: &Snapshot,
     needs: &Needs,
     warm: Option<Box<Working>>,
 ) -> error::Result<Box<Working>> {
@@ -64,8 +65,7 @@ pub(super) async fn with_needs(
         )),
     };
     loop {
-        let snapshot = rooms.snapshot().await?;
-        let mut first = First::read(rooms.storage(), &snapshot, &mut working, needs).await?;
+        let mut first = First::read(rooms.storage(), snapshot, &mut working, needs).await?;
         let head = first
             .head
             .take()
@@ -81,9 +81,26 @@ pub(super) async fn with_needs(
                 continue;
             }
         }
-        second(rooms, &snapshot, &mut working, needs, first).await?;
+        if needs.incoming.is_some() {
+            // It may stand beside them.
+            let extremities = working.head.extremities.iter();
+            let numbers = extremities.map(|extremity| extremity.number).collect();
+            room.read_events_ahead(snapshot, &numbers);
+        }
+        second(rooms, snapshot, &mut working, needs, first).await?;
         return Ok(working);
     }
+}
+
+/// What is needed besides of a room that was looked at in the same view.
+pub(super) async fn more(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    working: &mut Working,
+    needs: &Needs,
+) -> error::Result<()> {
+    let first = First::rest(rooms.storage(), snapshot, working, needs).await?;
+    second(rooms, snapshot, working, needs, first).await
 }
 
 fn empty_head() -> Head {
@@ -127,10 +144,31 @@ impl First {
         working: &mut Working,
         needs: &Needs,
     ) -> error::Result<Self> {
+        Self::ask(storage, snapshot, working, needs, true).await
+    }
+
+    /// All but the head, which is known.
+    async fn rest(
+        storage: &Storage,
+        snapshot: &Snapshot,
+        working: &mut Working,
+        needs: &Needs,
+    ) -> error::Result<Self> {
+        Self::ask(storage, snapshot, working, needs, false).await
+    }
+
+    async fn ask(
+        storage: &Storage,
+        snapshot: &Snapshot,
+        working: &mut Working,
+        needs: &Needs,
+        with_head: bool,
+    ) -> error::Result<Self> {
         let short = working.room.short;
         let generation = working.head.generation;
         let mut reads = Reads::new();
-        let head = reads.get(&schema::HEAD_BY_ROOM, &short);
+        let head = with_head.then_some(short);
+        let head = reads.get_all(&schema::HEAD_BY_ROOM, &head);
         let unlisted = working.listing.is_none().then_some(short);
         let listing = reads.get_all(&schema::DIRECTORY_BY_ROOM, &unlisted);
         let once: Vec<_> = needs
@@ -175,13 +213,10 @@ impl First {
         let server_slot = reads.get_all(&schema::SERVER_BY_ROOM, &server_keys);
         let graph_slot = AskedNumbers::ask(storage, short, &mut reads, needs);
 
-        let answers = snapshot.read(&reads).await.map_err(error::internal)?;
-        working.take_once(&once, &answers.all(&once_slot).map_err(error::internal)?)?;
+        let answers = snapshot.read(&reads).await?;
+        working.take_once(&once, &answers.all(&once_slot)?)?;
         let mut numbers = Vec::new();
-        for (key, row) in state
-            .into_iter()
-            .zip(answers.all(&state_slot).map_err(error::internal)?)
-        {
+        for (key, row) in state.into_iter().zip(answers.all(&state_slot)?) {
             match row {
                 Some(row) => numbers.push((key.clone(), row.value)),
                 None => {
@@ -190,10 +225,7 @@ impl First {
             }
         }
         let mut found = Vec::new();
-        for (id, row) in events
-            .into_iter()
-            .zip(answers.all(&event_slot).map_err(error::internal)?)
-        {
+        for (id, row) in events.into_iter().zip(answers.all(&event_slot)?) {
             match row
                 .filter(|row| row.value.room == short)
                 .and_then(|row| row.value.number)
@@ -204,15 +236,15 @@ impl First {
                 }
             }
         }
-        working.take_users(&users, answers.all(&user_slot).map_err(error::internal)?);
-        working.take_servers(servers, answers.all(&server_slot).map_err(error::internal)?);
+        working.take_users(&users, answers.all(&user_slot)?);
+        working.take_servers(servers, answers.all(&server_slot)?);
         let graph = graph_slot.take(&answers, needs, working)?;
-        for row in answers.all(&listing).map_err(error::internal)? {
+        for row in answers.all(&listing)? {
             working.listing = Some(Listing::found(row));
         }
-        let head = answers.one(&head).map_err(error::internal)?;
+        let head = answers.all(&head)?;
         Ok(Self {
-            head,
+            head: head.into_iter().flatten().next(),
             numbers,
             events: found,
             graph,
@@ -302,30 +334,24 @@ async fn second(
     if reads.is_empty() {
         return Ok(());
     }
-    let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+    let answers = snapshot.read(&reads).await?;
     graph.take(&answers, working)?;
     let rules = working.room.rules;
     let missing = || error::internal("an event that a table names is missing");
-    for ((key, number), row) in numbers
-        .into_iter()
-        .zip(answers.all(&state_slot).map_err(error::internal)?)
-    {
+    for ((key, number), row) in numbers.into_iter().zip(answers.all(&state_slot)?) {
         let row = row.ok_or_else(missing)?;
         let event = StoredEvent::from_row(number, row.value, rules, false)?;
         working.state.insert(key, Some(Arc::new(event)));
     }
-    let verdicts = answers.all(&verdict_slot).map_err(error::internal)?;
-    let rows = answers.all(&event_slot).map_err(error::internal)?;
+    let verdicts = answers.all(&verdict_slot)?;
+    let rows = answers.all(&event_slot)?;
     for (((id, number), row), verdict) in events.into_iter().zip(rows).zip(verdicts) {
         let row = row.ok_or_else(missing)?;
         let accepted = verdict.is_none_or(|verdict| verdict.value.outcome == Outcome::Accepted);
         let event = StoredEvent::from_row(number, row.value, rules, !accepted)?;
         working.events.insert(id, accepted.then(|| Arc::new(event)));
     }
-    for ((_, number), row) in unknown_threads
-        .into_iter()
-        .zip(answers.all(&thread_slot).map_err(error::internal)?)
-    {
+    for ((_, number), row) in unknown_threads.into_iter().zip(answers.all(&thread_slot)?) {
         working
             .threads
             .insert(number, row.map(|row| row.value).unwrap_or_default());
@@ -418,22 +444,16 @@ pub(super) async fn lacking(
     let mut reads = Reads::new();
     let node_slot = reads.get_all(&schema::NODE_BY_HASH, &nodes);
     let set_slot = reads.get_all(&schema::CHAIN_BY_SET, &sets);
-    let answers = snapshot.read(&reads).await.map_err(error::internal)?;
+    let answers = snapshot.read(&reads).await?;
     let missing = |what| error::internal(format!("a {what} of {} is missing", room.room_id));
-    for ((_, hash), row) in nodes
-        .iter()
-        .zip(answers.all(&node_slot).map_err(error::internal)?)
-    {
+    for ((_, hash), row) in nodes.iter().zip(answers.all(&node_slot)?) {
         let row = row.ok_or_else(|| missing("state node"))?;
         working
             .nodes
             .insert(NodeHash(*hash), &row.value.0)
             .map_err(error::internal)?;
     }
-    for ((_, hash), row) in sets
-        .iter()
-        .zip(answers.all(&set_slot).map_err(error::internal)?)
-    {
+    for ((_, hash), row) in sets.iter().zip(answers.all(&set_slot)?) {
         let row = row.ok_or_else(|| missing("stored auth chain"))?;
         let set = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
         working.auth_sets.insert(*hash, (Arc::new(set), true));
@@ -448,10 +468,7 @@ pub(super) async fn are_stored(rooms: &Rooms, ids: Vec<OwnedEventId>) -> error::
         .iter()
         .map(|id| rooms.storage().event_hash(id))
         .collect();
-    let rows = snapshot
-        .multi_get(&schema::NUMBER_BY_EVENT, &keys)
-        .await
-        .map_err(error::internal)?;
+    let rows = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &keys).await?;
     Ok(rows.iter().all(Option::is_some))
 }
 

@@ -1,6 +1,6 @@
 //! What has to be known to judge some drafts.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use pdu::RoomRules;
 use ruma::{
@@ -9,8 +9,7 @@ use ruma::{
 };
 use storage::OnceKey;
 
-use super::judge::Entry;
-use crate::{Draft, Group, StateKey, event::Mentions};
+use crate::{Draft, Group, StateKey, StoredEvent, event::Mentions};
 
 /// The state that everybody who is invited, or who knocks, gets to see (client-server API, *Stripped
 /// state*).
@@ -55,29 +54,39 @@ impl Needs {
         needs
     }
 
-    /// What is needed to write an event of another server, which changes these entries of the current
-    /// state.
-    pub(super) fn incoming(
-        rules: &RoomRules,
+    /// What is needed to judge an event of another server that is like this draft.
+    pub(super) fn incoming(rules: &RoomRules, server_name: &ServerName, draft: &Draft) -> Self {
+        let mut needs = Self::default();
+        needs.add(rules, server_name, draft);
+        needs
+    }
+
+    /// What is needed to put these events into the current state.
+    pub(super) fn of_changes<'a>(
         server_name: &ServerName,
-        draft: &Draft,
-        entries: &[Entry],
+        events: impl Iterator<Item = &'a Arc<StoredEvent>>,
     ) -> Self {
         let mut needs = Self::default();
-        let members = entries
-            .iter()
-            .filter(|entry| entry.key.0 == StateEventType::RoomMember)
-            .filter_map(|entry| Some((UserId::parse(&entry.key.1).ok()?, entry.after.as_ref())));
-        for (member, event) in members {
-            let sender = event.map(|event| event.header.sender.clone());
-            let sender = sender.map(|sender| (StateEventType::RoomMember, sender));
-            needs.state.extend(sender);
-            needs
-                .state
-                .extend(STRIPPED_STATE.map(|kind| (kind, String::new())));
+        for event in events {
+            if *event.pdu.event_type() != TimelineEventType::RoomMember {
+                continue;
+            }
+            let Some(member) = event
+                .pdu
+                .state_key()
+                .and_then(|key| UserId::parse(key).ok())
+            else {
+                continue;
+            };
+            let sender = event.header.sender.clone();
+            needs.state.insert((StateEventType::RoomMember, sender));
+            let stripped = STRIPPED_STATE.map(|kind| (kind, String::new()));
+            needs.state.extend(stripped);
+            if member.server_name() == server_name {
+                needs.users.insert(member.clone());
+            }
             needs.members.insert(member);
         }
-        needs.add(rules, server_name, draft);
         needs
     }
 

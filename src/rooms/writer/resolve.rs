@@ -31,7 +31,8 @@ pub(crate) struct Resolved {
 
 impl Room {
     /// The state that the states of `roots` resolve into, by the algorithm of the room's version. A state
-    /// that was lost though nobody contested it is logged. `unstored` is an event that the states may hold
+    /// that was lost though nobody contested it is logged. Entries on which they agree are looked up in the
+    /// first of them. `unstored` is an event that the states may hold
     /// though it is not stored yet, with its auth chain.
     pub(crate) async fn resolve(
         &self,
@@ -41,12 +42,12 @@ impl Room {
         create: EventNumber,
         unstored: Option<(&Arc<StoredEvent>, &Arc<AuthChain>)>,
     ) -> error::Result<Resolved> {
-        let distinct: BTreeSet<_> = roots.iter().copied().collect();
-        let roots: Vec<_> = distinct.into_iter().map(NodeHash).collect();
-        let Some((first, rest)) = roots.split_first() else {
+        let Some(first) = roots.first().copied().map(NodeHash) else {
             return Err(error::internal("there are no states to resolve"));
         };
-        if rest.is_empty() {
+        let distinct: BTreeSet<_> = roots.iter().copied().collect();
+        let roots: Vec<_> = distinct.into_iter().map(NodeHash).collect();
+        if roots.len() == 1 {
             return Ok(Resolved {
                 root: first.0,
                 nodes: Vec::new(),
@@ -63,7 +64,7 @@ impl Room {
             room: self,
             snapshot,
             agreed_without: divergences.iter().map(|one| one.key).collect(),
-            root: *first,
+            root: first,
             facts: Facts::new(),
             rows: HashMap::new(),
             chains: HashMap::new(),
@@ -170,7 +171,25 @@ impl Loading<'_> {
                 Need::Reached(numbers) => asked = Some(numbers),
             }
         }
-        self.events(&[events.as_slice(), &chains].concat()).await?;
+        let rows = [events.as_slice(), &chains].concat();
+        // They come with the first nodes, if any of these are lacking.
+        let unknown = self.unknown(&rows);
+        self.room.stored_events_ahead(self.snapshot, unknown);
+        let wanted: Vec<_> = keys
+            .iter()
+            .map(|(event_type, state_key)| (self.root, self.room.tree_key(event_type, state_key)))
+            .collect();
+        let found = self
+            .room
+            .on_tree(self.snapshot, nodes, |nodes| tree::find(&wanted, nodes))
+            .await?;
+        // Whoever asks for an entry will look at its event.
+        events.extend(found.iter().flatten());
+        let new = self.events(&[events.as_slice(), &chains].concat()).await?;
+        self.room.auth_ahead(self.snapshot, &new);
+        for (key, number) in keys.into_iter().zip(found) {
+            self.facts.add_entry(key, number);
+        }
         for number in &events {
             if let Some(event) = self.rows.get(number) {
                 let auth_events = &event.header.auth_events;
@@ -183,21 +202,6 @@ impl Loading<'_> {
             let chain = self.chain_of(number);
             self.facts.add_chain(number, chain);
         }
-        if !keys.is_empty() {
-            let wanted: Vec<_> = keys
-                .iter()
-                .map(|(event_type, state_key)| {
-                    (self.root, self.room.tree_key(event_type, state_key))
-                })
-                .collect();
-            let found = self
-                .room
-                .on_tree(self.snapshot, nodes, |nodes| tree::find(&wanted, nodes))
-                .await?;
-            for (key, number) in keys.into_iter().zip(found) {
-                self.facts.add_entry(key, number);
-            }
-        }
         if let Some(asked) = asked {
             let reached = self.reached(nodes, &asked).await?;
             self.facts.add_reached(&asked, &reached);
@@ -205,18 +209,18 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Reads events that are not known yet.
-    async fn events(&mut self, numbers: &[EventNumber]) -> error::Result<()> {
-        let unknown: BTreeSet<_> = numbers
-            .iter()
-            .filter(|number| !self.rows.contains_key(number))
-            .copied()
-            .collect();
-        let unknown: Vec<_> = unknown.into_iter().collect();
+    fn unknown(&self, numbers: &[EventNumber]) -> BTreeSet<EventNumber> {
+        let unknown = numbers.iter().filter(|one| !self.rows.contains_key(one));
+        unknown.copied().collect()
+    }
+
+    /// Reads events that are not known yet: those.
+    async fn events(&mut self, numbers: &[EventNumber]) -> error::Result<Vec<Arc<StoredEvent>>> {
+        let unknown: Vec<_> = self.unknown(numbers).into_iter().collect();
         let events = self.room.stored_events(self.snapshot, &unknown).await?;
-        self.rows
-            .extend(events.into_iter().map(|event| (event.number, event)));
-        Ok(())
+        let by_number = events.iter().map(|event| (event.number, Arc::clone(event)));
+        self.rows.extend(by_number);
+        Ok(events)
     }
 
     /// Reads the auth chains of events that are known.

@@ -35,6 +35,8 @@ tables! { USER_TABLES:
     92 PUSHER_BY_USER Range: (ShortUserId, NameHash) => PusherRow;
     /// The users whose pushers have an app id and push key (hash).
     93 USER_BY_PUSHER Range: (NameHash, ShortUserId) => ();
+    /// People who closed their account and wanted what they said to be erased, by the hash of their id.
+    94 ERASED_BY_NAME Point: NameHash => ();
 }
 
 /// A local user's account.

@@ -206,6 +206,17 @@ impl Users {
         }
     }
 
+    /// Takes all versions of a user's backup away, with what they hold.
+    pub(crate) async fn erase_backups(&self, user: ShortUserId) -> Result<()> {
+        let snapshot = self.snapshot().await?;
+        let versions = Range::prefix(&(user,));
+        let rows = snapshot.multi_range(&BACKUP_BY_USER, &[versions]).await?;
+        for ((_, version), _) in rows.into_iter().flatten() {
+            self.delete_backup(user, &version.to_string()).await?;
+        }
+        Ok(())
+    }
+
     /// Backs up keys into the latest version. Where there is a key of the session already, the better one
     /// stays.
     ///

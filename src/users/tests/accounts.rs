@@ -1,5 +1,7 @@
 //! Accounts and logins.
 
+use serde_json::value::RawValue;
+
 use super::*;
 
 on_every_engine! {
@@ -116,14 +118,34 @@ async fn a_closed_account_has_no_devices_and_keeps_its_name() {
         .set_profile_field(user, "displayname", "Anna".into())
         .await
         .unwrap();
+    // Longer than an engine's values are.
+    let long = format!(r#"{{"long":"{}"}}"#, "x".repeat(200_000));
+    let data = RawValue::from_string(long).unwrap();
+    for event_type in ["org.example.one", "org.example.two"] {
+        let set = world.users.set_account_data(user, None, event_type, &data);
+        set.await.unwrap();
+    }
+    let kept = async || {
+        let data = world.users.account_data(user, None).await.unwrap();
+        let own = |data: &&crate::AccountData| data.event_type.starts_with("org.example");
+        data.iter().filter(own).count()
+    };
+    let backup = world
+        .users
+        .create_backup(user, "org.example", RawValue::NULL);
+    let version = backup.await.unwrap();
     world.users.deactivate(&user_id, false).await.unwrap();
     assert!(!world.is_logged_in(&login).await);
     assert_eq!(world.users.profile_of(user).await.unwrap().len(), 1);
+    assert_eq!(kept().await, 2);
+    world.users.backup(user, Some(&version)).await.unwrap();
     world.users.deactivate(&user_id, true).await.unwrap();
     world.users.deactivate(&user_id, false).await.unwrap();
     let account = world.users.find_account(&user_id).await.unwrap().unwrap();
     assert!(account.deactivated && account.erased && !account.has_password);
     assert!(world.users.profile_of(user).await.unwrap().is_empty());
+    assert_eq!(kept().await, 0);
+    assert!(world.users.backup(user, Some(&version)).await.is_err());
     assert!(world.users.devices(user).await.unwrap().is_empty());
     let refused = world
         .users

@@ -51,9 +51,9 @@ fn version_2_resolves_as_synapse_does() {
     check_file(
         "v2.jsonl",
         Cost {
-            rounds: 5,
+            rounds: 6,
             events: 33,
-            chains: 26,
+            chains: 24,
             entries: 7,
             walked: 7,
         },

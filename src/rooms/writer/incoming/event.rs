@@ -1,8 +1,8 @@
 //! The event that came in as it is going to be stored: its auth chain, its place, what redacts it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use pdu::{AuthChain, AuthSetHash, PowerLevels};
+use pdu::{AuthChain, PowerLevels};
 use ruma::{
     OwnedEventId,
     events::{StateEventType, TimelineEventType},
@@ -18,47 +18,38 @@ use crate::{Room, StoredEvent};
 impl Judging<'_> {
     /// The auth chain of the event, and the hash of the set that names it.
     pub(super) async fn auth_chain(&self) -> error::Result<(NameHash, Arc<AuthChain>)> {
-        if self.auth_events.is_empty() {
-            return Ok((NameHash::NONE, Arc::default()));
+        let hash = self.auth_set();
+        if hash == NameHash::NONE {
+            return Ok((hash, Arc::default()));
         }
-        let numbers = self.auth_events.iter().map(|event| event.number);
-        let hash = AuthSetHash::of(self.rooms.storage().hash_key(), numbers);
-        let hash = NameHash(hash.0);
         if let Some((known, _)) = self.working.auth_sets.get(&hash) {
             return Ok((hash, Arc::clone(known)));
         }
         let sets = self.auth_events.iter().map(|event| event.header.chain);
-        let keys: Vec<_> = std::iter::once(hash)
-            .chain(sets)
-            .map(|set| (self.room.short, set))
-            .collect();
+        let sets = sets.filter(|set| *set != NameHash::NONE);
+        let sets: Vec<_> = std::iter::once(hash).chain(sets).collect();
+        let keys: Vec<_> = sets.iter().map(|set| (self.room.short, *set)).collect();
         let rows = self
             .snapshot
             .multi_get(&schema::CHAIN_BY_SET, &keys)
             .await?;
-        let mut chains = Vec::new();
-        for row in rows {
-            let chain = row.map(|row| AuthChain::from_bytes(&row.value.0));
-            chains.push(chain.transpose().map_err(error::internal)?);
+        let mut known = HashMap::from([(NameHash::NONE, AuthChain::default())]);
+        for (set, row) in sets.into_iter().zip(rows) {
+            if let Some(row) = row {
+                let chain = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
+                known.insert(set, chain);
+            }
         }
-        let mut chains = chains.into_iter();
-        if let Some(Some(known)) = chains.next() {
+        if let Some(known) = known.remove(&hash) {
             return Ok((hash, Arc::new(known)));
         }
-        let chains: Vec<_> = self
-            .auth_events
-            .iter()
-            .zip(chains)
-            .map(|(event, chain)| match chain {
-                Some(chain) => Ok((event.number, chain)),
-                None if event.header.chain == NameHash::NONE => {
-                    Ok((event.number, AuthChain::default()))
-                }
-                None => Err(error::internal("a stored auth chain is missing")),
-            })
-            .collect::<error::Result<_>>()?;
-        let chain = AuthChain::of(chains.iter().map(|(number, chain)| (*number, chain)));
-        Ok((hash, Arc::new(chain)))
+        let mut chains = Vec::new();
+        for event in &self.auth_events {
+            let chain = known.get(&event.header.chain);
+            let chain = chain.ok_or_else(|| error::internal("a stored auth chain is missing"))?;
+            chains.push((event.number, chain));
+        }
+        Ok((hash, Arc::new(AuthChain::of(chains))))
     }
 
     pub(super) fn own_event(

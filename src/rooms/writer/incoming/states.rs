@@ -17,7 +17,7 @@ use super::Judging;
 use crate::{
     StateKey, StoredEvent,
     writer::{
-        generation,
+        graph::GraphEvent,
         judge::{CurrentChange, Entry},
     },
 };
@@ -26,9 +26,12 @@ use crate::{
 /// tables; in tests few are, so that there are such.
 const CHANGED_MAX: usize = if cfg!(test) { 20 } else { 1_000 };
 
+/// Entries of states, by the states' roots and their keys.
+pub(super) type Entries = HashMap<([u8; 16], StateKey), Arc<StoredEvent>>;
+
 impl Judging<'_> {
     /// The states around events; outliers have none.
-    pub(super) async fn roots(
+    async fn roots(
         &self,
         numbers: &[EventNumber],
     ) -> error::Result<HashMap<EventNumber, EventRoots>> {
@@ -47,6 +50,34 @@ impl Judging<'_> {
         Ok(all
             .filter_map(|(number, row)| Some((*number, row?.value)))
             .collect())
+    }
+
+    /// The states that the event's prev events leave behind.
+    pub(super) fn roots_before(&self, prev: &[&GraphEvent]) -> Vec<[u8; 16]> {
+        let numbers: BTreeSet<_> = prev.iter().map(|event| event.event.number).collect();
+        let extremities = &self.head().extremities;
+        if numbers == extremities.iter().map(|one| one.number).collect() {
+            // They are resolved already: that is the current state.
+            return vec![self.head().root];
+        }
+        let roots = prev.iter().filter_map(|event| event.roots);
+        roots.map(|roots| roots.after).collect()
+    }
+
+    /// The forward extremities that the event does not follow.
+    fn others(&self) -> SmallVec<[Extremity; 1]> {
+        let prev = self.pdu().prev_events();
+        let mut extremities = self.head().extremities.clone();
+        extremities.retain(|one| !prev.iter().any(|id| id.as_str() == one.event_id));
+        extremities
+    }
+
+    /// The states that those leave behind.
+    pub(super) async fn beside(&self) -> error::Result<Vec<[u8; 16]>> {
+        let others = self.others();
+        let numbers: Vec<_> = others.iter().map(|extremity| extremity.number).collect();
+        let roots = self.roots(&numbers).await?;
+        Ok(roots.into_values().map(|roots| roots.after).collect())
     }
 
     /// The state before the event: what its prev events leave behind, resolved if they differ, or what
@@ -105,27 +136,37 @@ impl Judging<'_> {
         Ok(changed.root)
     }
 
+    /// What is known already of the states of some roots, and what is not.
+    pub(super) fn known_entries(
+        &self,
+        roots: &[[u8; 16]],
+        keys: &[StateKey],
+    ) -> (Entries, Vec<([u8; 16], StateKey)>) {
+        let current = self.head().root;
+        let mut state = HashMap::new();
+        let mut unknown = Vec::new();
+        for (root, key) in roots
+            .iter()
+            .flat_map(|root| keys.iter().map(move |key| (*root, key)))
+        {
+            // What the current state holds is known, as far as it was foreseen.
+            match self.working.state.get(key) {
+                Some(event) if root == current => {
+                    state.extend(event.clone().map(|event| ((root, key.clone()), event)));
+                }
+                _ => unknown.push((root, key.clone())),
+            }
+        }
+        (state, unknown)
+    }
+
     /// Events of the states of some roots.
     pub(super) async fn find(
         &mut self,
         roots: &[[u8; 16]],
         keys: &[StateKey],
-    ) -> error::Result<HashMap<([u8; 16], StateKey), Arc<StoredEvent>>> {
-        let current = self.head().root;
-        let mut state = HashMap::new();
-        let mut asked = Vec::new();
-        for (root, key) in roots
-            .iter()
-            .flat_map(|root| keys.iter().map(move |key| (*root, key)))
-        {
-            // What the current state holds is known already, as far as it was foreseen.
-            match self.working.state.get(key) {
-                Some(event) if root == current => {
-                    state.extend(event.clone().map(|event| ((root, key.clone()), event)));
-                }
-                _ => asked.push((root, key.clone())),
-            }
-        }
+    ) -> error::Result<Entries> {
+        let (mut state, asked) = self.known_entries(roots, keys);
         if asked.is_empty() {
             return Ok(state);
         }
@@ -160,24 +201,14 @@ impl Judging<'_> {
         roots: EventRoots,
         create: EventNumber,
     ) -> error::Result<(SmallVec<[Extremity; 1]>, CurrentChange)> {
-        let followed = |extremity: &Extremity| {
-            let mut prev = own.pdu.prev_events().iter();
-            prev.any(|id| id.as_str() == extremity.event_id)
-        };
-        let mut extremities = self.head().extremities.clone();
-        extremities.retain(|extremity| !followed(extremity));
-        let others: Vec<_> = extremities
-            .iter()
-            .map(|extremity| extremity.number)
-            .collect();
-        let others = self.roots(&others).await?;
+        let mut states = vec![roots.after];
+        states.extend(self.beside().await?);
+        let mut extremities = self.others();
         extremities.push(Extremity {
             number: own.number,
             event_id: own.header.event_id.clone(),
             depth: own.header.depth,
         });
-        let mut states: Vec<_> = others.into_values().map(|roots| roots.after).collect();
-        states.push(roots.after);
         let unstored = Some((own, chain));
         let old = self.head().root;
         if states.len() == 1 && roots.before == old {
@@ -191,27 +222,21 @@ impl Judging<'_> {
                 tree::diff(NodeHash(old), NodeHash(root), nodes)
             })
             .await?;
-        let change = if differences.len() <= CHANGED_MAX {
-            CurrentChange {
-                root,
-                entries: self.entries(own, &differences, |_| true).await?,
-                written: None,
-            }
-        } else {
-            let new_nodes = std::mem::take(&mut self.new_nodes);
-            let generation = self.head().generation;
-            let (rooms, room) = (self.rooms, self.room);
-            let written = generation::write(rooms, room, root, &new_nodes, generation, own).await?;
+        self.anew = differences.len() > CHANGED_MAX;
+        let entries = if self.anew {
             // What is left to do in the event's commit concerns people of ours.
-            let own_server = rooms.server_name();
+            let own_server = self.rooms.server_name();
             let is_ours = |state_key: &str| {
                 UserId::parse(state_key).is_ok_and(|user| user.server_name() == own_server)
             };
-            CurrentChange {
-                root,
-                entries: self.entries(own, &differences, is_ours).await?,
-                written: Some(written),
-            }
+            self.entries(own, &differences, is_ours).await?
+        } else {
+            self.entries(own, &differences, |_| true).await?
+        };
+        let change = CurrentChange {
+            root,
+            entries,
+            written: None,
         };
         Ok((extremities, change))
     }
