@@ -13,6 +13,7 @@ mod nearest;
 pub(crate) mod people;
 mod reading;
 mod receive;
+mod relations;
 mod restricted;
 mod spaces;
 mod visibility;
@@ -35,6 +36,14 @@ pub(crate) fn rooms(storage: Storage) -> Rooms {
         clock: Clock::standing_at(1_700_000_000_000),
         random: Random::seeded(1),
     })
+}
+
+/// Waits for something, in a runtime of its own.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(future)
 }
 
 pub(crate) fn alice() -> OwnedUserId {

@@ -12,7 +12,7 @@ use serde_json::json;
 use storage::{Storage, schema::Place};
 
 use super::{
-    alice,
+    alice, block_on,
     people::{Seen, accounts, bob, ids, member, on_disk, visibility},
     public_room, rooms, state, text,
 };
@@ -259,13 +259,6 @@ async fn check(storage: Storage, acts: &[Act], limit: usize) -> Result<(), TestC
         }
     }
     Ok(())
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(future)
 }
 
 proptest! {
