@@ -1,0 +1,183 @@
+//! What a room costs that everybody is in, beside one of a few people.
+//!
+//! `cargo bench --bench scale -- [MEMBERS [EVENTS]]` fills a folder with a room of 100,000 members and 1,000,000
+//! events, or as many as are named, and with one of 100 members and 1,000 events, starts the real server on it,
+//! and asks it the same of both. It prints, for each, the time to the answer and the server's processor time, and what
+//! an event takes on the disk and the server in memory. The two rooms should cost the same, where the answer
+//! does not hold all members.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+mod fill;
+mod meter;
+
+use harness::{OPEN, Server, User, encode};
+use reqwest::Method;
+use serde_json::json;
+
+use self::{
+    fill::{Filled, Size},
+    meter::{Meter, Row},
+};
+
+const CHAPAR: &str = env!("CARGO_BIN_EXE_chapar");
+
+const LARGE: Size = Size {
+    members: 100_000,
+    events: 1_000_000,
+};
+const SMALL: Size = Size {
+    members: 100,
+    events: 1_000,
+};
+/// How often each room is asked the same.
+const TIMES: usize = 100;
+/// People who join each room while the clock runs.
+const JOINERS: usize = 20;
+
+#[tokio::main]
+async fn main() {
+    // `cargo bench` adds `--bench`.
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let large = Size {
+        members: numbers.next().unwrap_or(LARGE.members),
+        events: numbers.next().unwrap_or(LARGE.events),
+    };
+    let mut server = Server::start_with(CHAPAR, OPEN).await;
+    let people = People::register(&server).await;
+    let mut rooms = Vec::new();
+    for size in [SMALL, large] {
+        let room = json!({ "preset": "public_chat", "name": "Everybody", "topic": "Everything" });
+        let room = people.alice.create_room(room).await;
+        people.bob.join(&room).await;
+        rooms.push((room, size));
+    }
+    let space = json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } });
+    let mut spaces = Vec::new();
+    for (room, _) in &rooms {
+        let space = people.alice.create_room(space.clone()).await;
+        let child = json!({ "via": ["localhost"] });
+        people
+            .alice
+            .set_state(&space, "m.space.child", room, child)
+            .await;
+        spaces.push(space);
+    }
+    assert!(server.terminate().await.success());
+    let mut filled = Vec::new();
+    let folder = server.folder().join("data");
+    for (room, size) in &rooms {
+        let fill = || fill::fill(&folder, room, *size);
+        filled.push(tokio::task::block_in_place(fill));
+    }
+    server.restart().await;
+    let meter = Meter::new(server.pid());
+    let mut columns = Vec::new();
+    for ((room, _), space) in rooms.iter().zip(&spaces) {
+        columns.push(measure(&people, &meter, room, space).await);
+    }
+    report(&columns, &filled, &meter);
+}
+
+struct People {
+    alice: User,
+    bob: User,
+    joiners: Vec<User>,
+}
+
+impl People {
+    async fn register(server: &Server) -> Self {
+        let mut joiners = Vec::new();
+        for _ in 0..JOINERS {
+            joiners.push(server.user("joiner").await);
+        }
+        Self {
+            alice: server.user("alice").await,
+            bob: server.user("bob").await,
+            joiners,
+        }
+    }
+}
+
+/// Asks the same of one of the rooms.
+async fn measure(people: &People, meter: &Meter, room: &str, space: &str) -> Vec<Row> {
+    let People {
+        alice,
+        bob,
+        joiners,
+    } = people;
+    let get = async |path: &str| {
+        alice.get(path).await.ok();
+    };
+    let room_path = format!("/rooms/{}", encode(room));
+    let mut rows = Vec::new();
+    let sent = async |_| {
+        alice.say(room, "salaam").await;
+    };
+    rows.push(meter.row("send", TIMES, sent).await);
+    let joined = async |n: usize| joiners[n].join(room).await;
+    rows.push(meter.row("join", JOINERS, joined).await);
+    let mut since = bob.sync(None).await.next_batch();
+    let synced = async |_| {
+        let synced = bob.sync(Some(&since)).await;
+        since = synced.next_batch();
+        alice.say(room, "and?").await;
+    };
+    rows.push(meter.row("send and incremental sync", TIMES, synced).await);
+    let mut from = String::new();
+    let paged = async |_| {
+        let path = format!("{room_path}/messages?dir=b&limit=50{from}");
+        let page = alice.get(&path).await.ok();
+        from = match page["end"].as_str() {
+            Some(end) => format!("&from={}", encode(end)),
+            None => String::new(),
+        };
+    };
+    rows.push(meter.row("page of 50 messages", TIMES, paged).await);
+    let name = format!("{room_path}/state/m.room.name/");
+    rows.push(
+        meter
+            .row("one key of the state", TIMES, async |_| get(&name).await)
+            .await,
+    );
+    let named = async |n: usize| {
+        let name = json!({ "name": format!("Everybody {n}") });
+        alice.set_state(room, "m.room.name", "", name).await;
+    };
+    rows.push(meter.row("state event", TIMES, named).await);
+    let hierarchy = format!("/_matrix/client/v1/rooms/{}/hierarchy", encode(space));
+    let asked = async |_| {
+        alice.ask(Method::GET, &hierarchy, None).await.ok();
+    };
+    rows.push(meter.row("hierarchy", TIMES, asked).await);
+    let members = format!("{room_path}/joined_members");
+    rows.push(
+        meter
+            .row("all joined members", 3, async |_| get(&members).await)
+            .await,
+    );
+    rows
+}
+
+fn report(columns: &[Vec<Row>], filled: &[Filled], meter: &Meter) {
+    for (filled, name) in filled.iter().zip(["small", "large"]) {
+        println!("{name}: {filled}");
+    }
+    println!("\n{:<28} {:>21} {:>21}", "", "small", "large");
+    println!(
+        "{:<28} {:>10} {:>10} {:>10} {:>10}",
+        "", "ms", "CPU µs", "ms", "CPU µs"
+    );
+    for (small, large) in columns[0].iter().zip(&columns[1]) {
+        println!("{:<28} {small} {large}", small.what);
+    }
+    println!(
+        "\nmemory of the server now: {} MiB, at most: {} MiB",
+        meter.memory("VmRSS"),
+        meter.memory("VmHWM")
+    );
+}
