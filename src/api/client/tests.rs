@@ -1,6 +1,8 @@
 //! The people's endpoints, in process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod cost;
+
 use bytes::Bytes;
 use config::Config;
 use http::{HeaderValue, Method, Request, header};
