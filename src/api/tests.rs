@@ -11,7 +11,7 @@ use config::{Api, Config};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
-use storage::{Clock, Random, Storage};
+use storage::{Clock, Faults, Random, SNAPSHOT_LIFE, ShortUserId, Storage, schema};
 
 use error::Result;
 
@@ -25,6 +25,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
     routes
         .endpoint(get_panic)
         .endpoint(get_end)
+        .endpoint(get_late)
         .written(get_much)
 }
 
@@ -55,6 +56,7 @@ macro_rules! endpoint_for_tests {
 
 endpoint_for_tests!(get_panic "/test/panic");
 endpoint_for_tests!(get_end "/test/end");
+endpoint_for_tests!(get_late "/test/late");
 endpoint_for_tests!(get_much "/test/much");
 
 async fn get_panic(_: Server, _: Call<get_panic::Request>) -> Result<get_panic::Response> {
@@ -67,6 +69,15 @@ async fn get_end(server: Server, _: Call<get_end::Request>) -> Result<get_end::R
     Ok(get_end::Response {})
 }
 
+/// Reads from a view that is not kept any more.
+async fn get_late(server: Server, _: Call<get_late::Request>) -> Result<get_late::Response> {
+    let snapshot = server.rooms.snapshot().await?;
+    server.clock.advance(2 * SNAPSHOT_LIFE);
+    let user = [ShortUserId([1; 8])];
+    snapshot.multi_get(&schema::ACCOUNT_BY_USER, &user).await?;
+    Ok(get_late::Response {})
+}
+
 /// More than the buffers of a socket hold.
 async fn get_much(_: Server, _: Call<get_much::Request>) -> Result<Written> {
     Ok(Written(vec![b' '; 64 << 20].into()))
@@ -77,10 +88,11 @@ pub(crate) const ALL: &[Api] = Api::ALL;
 
 /// What a server is made of here: a clock that stands still, storage in memory.
 pub(crate) fn parts(config: Config) -> Parts {
+    let clock = Clock::standing_at(1_700_000_000_000);
     Parts {
         config,
-        storage: Storage::model(),
-        clock: Clock::standing_at(1_700_000_000_000),
+        storage: Storage::model_on(clock.clone(), Faults::NONE),
+        clock,
         random: Random::seeded(1),
     }
 }
@@ -268,4 +280,13 @@ async fn what_changes_something_is_carried_through_when_the_client_goes_away() {
     server.shutdown.begin();
     server.tasks.close();
     server.tasks.wait().await;
+}
+
+#[tokio::test]
+async fn who_waited_too_long_for_the_storage_is_asked_to_come_again() {
+    let server = server().await;
+    let response = ask(&server, Method::POST, "/test/late").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(json(&response)["errcode"], "M_UNKNOWN");
 }

@@ -7,8 +7,9 @@
 //!   it: `error::forbidden("You are not in this room")`.
 //! * a **user-interactive challenge**: status 401 with what the client still has to prove
 //!   ([`Error::challenge`]).
-//! * **internal**: something of ours failed ([`internal`]). The source is kept, logged once, at
-//!   the boundary, by [`Error::into_response`]; the client only hears `M_UNKNOWN`.
+//! * **internal**: something of ours failed ([`internal`]), or took too long ([`too_busy`]). The source
+//!   is kept, logged once, at the boundary, by [`Error::into_response`]; the client only hears
+//!   `M_UNKNOWN`, and in the second case that it may come again.
 //!
 //! There is no blanket conversion from other errors: `?` on, say, a parse error of what a client
 //! sent must not turn into a 500 unnoticed. `storage` converts its own; everybody else writes
@@ -54,6 +55,8 @@ enum Inner {
     Internal {
         context: Option<String>,
         source: Source,
+        /// The same may go well in a moment.
+        passes: bool,
     },
 }
 
@@ -115,7 +118,8 @@ impl Error {
         match &*self.0 {
             Inner::Matrix { status, .. } => *status,
             Inner::Challenge(_) => StatusCode::UNAUTHORIZED,
-            Inner::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Inner::Internal { passes: true, .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Inner::Internal { passes: false, .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -148,6 +152,11 @@ impl Error {
     pub fn is_internal(&self) -> bool {
         matches!(&*self.0, Inner::Internal { .. })
     }
+
+    /// Whether the same may go well in a moment: see [`too_busy`].
+    pub fn is_too_busy(&self) -> bool {
+        matches!(&*self.0, Inner::Internal { passes: true, .. })
+    }
 }
 
 /// Something of ours failed: a disk, a lock, a broken record. `source` is kept for the log.
@@ -155,6 +164,16 @@ pub fn internal(source: impl Into<Source>) -> Error {
     Error(Box::new(Inner::Internal {
         context: None,
         source: source.into(),
+        passes: false,
+    }))
+}
+
+/// 503 `M_UNKNOWN`: something of ours took too long, and may go well in a moment. `source` is kept for the log.
+pub fn too_busy(source: impl Into<Source>) -> Error {
+    Error(Box::new(Inner::Internal {
+        context: None,
+        source: source.into(),
+        passes: true,
     }))
 }
 
@@ -180,7 +199,9 @@ impl fmt::Display for Error {
                 }
                 None => f.write_str("401: further authentication is required"),
             },
-            Inner::Internal { context, source } => {
+            Inner::Internal {
+                context, source, ..
+            } => {
                 if let Some(context) = context {
                     write!(f, "{context}: ")?;
                 }

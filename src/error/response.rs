@@ -9,6 +9,12 @@ use crate::{Error, Inner};
 /// What is sent when something inside failed: nothing that a stranger could use.
 const INTERNAL: &[u8] = br#"{"errcode":"M_UNKNOWN","error":"Internal server error"}"#;
 
+/// What is sent when something inside took too long.
+const TOO_BUSY: &[u8] = br#"{"errcode":"M_UNKNOWN","error":"The server is too busy; try again"}"#;
+
+/// After how many seconds who met a busy server may come again.
+const TRY_AGAIN_AFTER: u64 = 1;
+
 impl Error {
     /// The response that a client or another server gets. This is the boundary: an internal error
     /// is logged here, in the span of the request, and nowhere else.
@@ -23,7 +29,8 @@ impl Error {
                 serde_json::to_vec(&StandardErrorBody::new(kind, message)).map(Bytes::from)
             }
             Inner::Challenge(info) => serde_json::to_vec(&info).map(Bytes::from),
-            Inner::Internal { .. } => Ok(Bytes::from_static(INTERNAL)),
+            Inner::Internal { passes: true, .. } => Ok(Bytes::from_static(TOO_BUSY)),
+            Inner::Internal { passes: false, .. } => Ok(Bytes::from_static(INTERNAL)),
         };
         let (status, body) = match body {
             Ok(body) => (status, body),
@@ -51,6 +58,9 @@ impl Error {
 
     /// Rounded up: a client that obeys the header must not come a moment too early.
     fn retry_after_seconds(&self) -> Option<u64> {
+        if self.is_too_busy() {
+            return Some(TRY_AGAIN_AFTER);
+        }
         match self.kind()? {
             ErrorKind::LimitExceeded(LimitExceededErrorData {
                 retry_after: Some(RetryAfter::Delay(delay)),

@@ -166,6 +166,19 @@ fn an_internal_error_keeps_its_chain_and_tells_the_client_nothing() {
 }
 
 #[test]
+fn what_took_too_long_may_be_asked_again() {
+    let error = too_busy("the snapshot is too old").context("reading a room");
+    assert!(error.is_internal() && error.is_too_busy());
+    assert_eq!(error.to_string(), "reading a room: the snapshot is too old");
+    let response = error.into_response();
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let body: Value = serde_json::from_slice(response.body()).unwrap();
+    let expected = json!({ "errcode": "M_UNKNOWN", "error": "The server is too busy; try again" });
+    assert_eq!(body, expected);
+}
+
+#[test]
 fn it_is_small_and_travels_between_tasks() {
     fn travels<T: Send + Sync + 'static>() {}
     travels::<Error>();

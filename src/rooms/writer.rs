@@ -37,6 +37,8 @@ const EVENTS_MAX: usize = 1_000;
 const CONTENT_MAX: usize = 400_000;
 /// Tries to commit before giving up.
 const TRIES_MAX: usize = 20;
+/// Views from which one event or group is judged, if they get too old.
+const VIEWS_MAX: usize = 10;
 
 type Answer = error::Result<Vec<OwnedEventId>>;
 
@@ -141,10 +143,17 @@ impl RoomWriter {
 
     /// Judges and commits an event of another server.
     async fn write_incoming(&self, rooms: &Rooms, incoming: &Incoming) -> error::Result<Received> {
+        let mut views = 1;
         for _ in 0..TRIES_MAX {
-            let mut to_write = match incoming::judge(rooms, &self.room, incoming).await? {
-                Judgement::Answer(received) => return Ok(received),
-                Judgement::Write(to_write) => to_write,
+            let mut to_write = match incoming::judge(rooms, &self.room, incoming).await {
+                Ok(Judgement::Answer(received)) => return Ok(received),
+                Ok(Judgement::Write(to_write)) => to_write,
+                // The view got too old: what was read from it is quicker to be had the next time.
+                Err(error) if error.is_too_busy() && views < VIEWS_MAX => {
+                    views += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let mut batch = Batch::new();
             let working = &mut to_write.working;
@@ -190,6 +199,7 @@ impl RoomWriter {
         warm: &mut Option<Box<Working>>,
     ) {
         let mut sent = Vec::new();
+        let mut views = 1;
         for _ in 0..TRIES_MAX {
             waiting.retain(|one| !one.answer.is_closed());
             if waiting.is_empty() {
@@ -205,6 +215,8 @@ impl RoomWriter {
                     return;
                 }
                 Ok(Attempt::Again) => {}
+                // Nothing was judged yet.
+                Err(error) if error.is_too_busy() && views < VIEWS_MAX => views += 1,
                 Err(error) => {
                     *warm = None;
                     let text = error.to_string();

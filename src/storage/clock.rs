@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
@@ -17,14 +17,15 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System,
+    /// Since when it is watched.
+    System(Instant),
     Set(Arc<AtomicU64>),
 }
 
 impl Clock {
     /// The clock of the machine.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(Instant::now()))
     }
 
     /// A clock that stands still, `milliseconds` after 1970 began, until [`Clock::advance`] moves
@@ -40,11 +41,20 @@ impl Clock {
         }
     }
 
+    /// A time that only ever goes on, whatever is done to the machine's clock: differences of it are how
+    /// long something took.
+    pub fn elapsed(&self) -> Duration {
+        match &self.0 {
+            Source::System(start) => start.elapsed(),
+            Source::Set(time) => Duration::from_millis(time.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Milliseconds since 1970 began.
     pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
         let time = match &self.0 {
             // A machine whose clock stands before 1970 has other problems; it is 1970 to us.
-            Source::System => SystemTime::now()
+            Source::System(_) => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, milliseconds),
             Source::Set(time) => time.load(Ordering::Relaxed),
@@ -74,6 +84,14 @@ mod tests {
         assert_eq!(u64::from(same.now().get()), 1_000);
         clock.advance(Duration::from_secs(2));
         assert_eq!(u64::from(same.now().get()), 3_000);
+        assert_eq!(same.elapsed(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn what_has_elapsed_on_the_machine_never_grows_less() {
+        let clock = Clock::system();
+        let before = clock.elapsed();
+        assert!(clock.clone().elapsed() >= before && before < Duration::from_secs(60));
     }
 
     #[test]

@@ -47,10 +47,7 @@ impl Snapshot {
         work: impl AsyncFnOnce(Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let gather = Arc::new(Gather::default());
-        let mut work = pin!(work(Self {
-            gather: Some(Arc::clone(&gather)),
-            ..self.clone()
-        }));
+        let mut work = pin!(work(self.gathering(&gather)));
         loop {
             let done = poll_fn(|context| match work.as_mut().poll(context) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -69,7 +66,7 @@ impl Snapshot {
     /// Asks for rows that will probably be needed, beside the next list that is read. Whoever reads them
     /// later has them. Outside of [`Snapshot::gathered`] it does nothing.
     pub fn read_ahead(&self, reads: &Reads) {
-        if let Some(gather) = &self.gather {
+        if let Some(gather) = self.gather() {
             let mut state = gather.0.lock();
             let unknown = state.known(reads).rest;
             state.ahead.append(unknown);

@@ -6,7 +6,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use self::cost::Counters;
+use self::{cost::Counters, snapshot::View};
 
 mod backup;
 pub mod batch;
@@ -25,6 +25,7 @@ mod random;
 pub mod read;
 mod rocks;
 pub mod schema;
+mod snapshot;
 pub mod table;
 pub mod value;
 mod wake;
@@ -42,6 +43,7 @@ pub use self::{
     position::{Position, Stamp},
     random::Random,
     read::{Answers, Found, Range, Reads, Rows, Slot},
+    snapshot::{SNAPSHOT_LIFE, Snapshot},
     table::{Access, Table},
     value::{Greatest, Raw, Stamped, Sum, Value},
     wake::Subscription,
@@ -62,7 +64,7 @@ pub enum ReadError {
     /// A range answers more than [`read::MAX_ANSWER`].
     #[error("a range is too long to be read at once")]
     TooLarge,
-    /// The snapshot is older than an engine keeps it.
+    /// The view is older than [`SNAPSHOT_LIFE`].
     #[error("the snapshot is too old")]
     TooOld,
     /// The engine failed.
@@ -120,28 +122,15 @@ struct Shared {
     hash_key: [u8; 32],
     server_name: String,
     wakeups: Arc<wake::Wakeups>,
-    counters: Arc<Counters>,
+    counters: Counters,
+    /// Tells how old a view is.
+    clock: Clock,
 }
 
 #[derive(Debug)]
 enum Engine {
     Model(Box<model::Model>),
     Rocks(rocks::Rocks),
-}
-
-/// One consistent view of the database.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    view: View,
-    position: Position,
-    counters: Arc<Counters>,
-    gather: Option<Arc<gather::Gather>>,
-}
-
-#[derive(Clone, Debug)]
-enum View {
-    Model(model::ModelSnapshot),
-    Rocks(rocks::View),
 }
 
 impl Storage {
@@ -159,7 +148,8 @@ impl Storage {
             hash_key: meta.hash_key,
             server_name: meta.server_name,
             wakeups,
-            counters: Arc::default(),
+            counters: Counters::default(),
+            clock: options.clock.clone(),
         })))
     }
 
@@ -168,20 +158,40 @@ impl Storage {
         Self::model_with(Faults::default())
     }
 
-    /// An empty database in memory that misbehaves, for tests.
+    /// An empty database in memory that misbehaves, for tests. Its clock stands still but for what reads take.
     pub fn model_with(faults: Faults) -> Self {
+        Self::model_on(Clock::standing_at(0), faults)
+    }
+
+    /// An empty database in memory, for tests, which tells the age of views by this clock.
+    pub fn model_on(clock: Clock, faults: Faults) -> Self {
+        let model = model::Model::new(faults);
+        let wakeups = if model.wakes_badly() {
+            wake::Wakeups::with_backstop()
+        } else {
+            wake::Wakeups::default()
+        };
         Self(Arc::new(Shared {
-            engine: Engine::Model(Box::new(model::Model::new(faults))),
+            engine: Engine::Model(Box::new(model)),
             epoch: 1,
             hash_key: [7; 32],
             server_name: "localhost".to_owned(),
-            wakeups: Arc::default(),
-            counters: Arc::default(),
+            wakeups: Arc::new(wakeups),
+            counters: Counters::default(),
+            clock,
         }))
     }
 
+    /// Lets the model misbehave in this way from now on, for tests: it rolls the dice that it had, and nobody
+    /// is woken late or never who was not before. Other engines do as they do.
+    pub fn misbehave(&self, faults: Faults) {
+        if let Engine::Model(model) = &self.0.engine {
+            model.misbehave(faults);
+        }
+    }
+
     /// A view that holds at least everything up to `at_least` ([`Position::START`]: whatever there is),
-    /// and every commit that was acknowledged before this call.
+    /// and every commit that was acknowledged before this call. It can be read from for [`SNAPSHOT_LIFE`].
     pub async fn snapshot(&self, _at_least: Position) -> Result<Snapshot, ReadError> {
         let (view, stamp) = match &self.0.engine {
             Engine::Model(model) => {
@@ -195,12 +205,16 @@ impl Storage {
                 (View::Rocks(view), stamp)
             }
         };
-        Ok(Snapshot {
-            view,
-            position: Position::new(self.0.epoch, stamp, u16::MAX),
-            counters: Arc::clone(&self.0.counters),
-            gather: None,
-        })
+        let position = Position::new(self.0.epoch, stamp, u16::MAX);
+        Ok(Snapshot::new(self.clone(), view, position))
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 
     /// Writes a batch whole, or not at all. When this returns `Ok`, the batch survives a crash. The
@@ -224,7 +238,7 @@ impl Storage {
                 let written = model.commit(&batch, self.0.epoch);
                 // Whoever waits is woken even if the reply is lost, for the batch may be there.
                 if !matches!(written, Err(CommitError::Conflict(_))) {
-                    self.0.wakeups.wake(&batch.topics);
+                    self.wake_by(model, &batch);
                 }
                 written
             }
@@ -247,6 +261,21 @@ impl Storage {
                 }
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Wakes who waits for what a batch changed, as the model's faults have it.
+    fn wake_by(&self, model: &model::Model, batch: &Arc<Batch>) {
+        match model.wake() {
+            model::Wake::Now => self.0.wakeups.wake(&batch.topics),
+            model::Wake::After(time) => {
+                let (wakeups, batch) = (Arc::clone(&self.0.wakeups), Arc::clone(batch));
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    wakeups.wake(&batch.topics);
+                });
+            }
+            model::Wake::Never => {}
         }
     }
 
@@ -307,71 +336,8 @@ impl Storage {
         self.0.wakeups.wake(topics);
     }
 
-    /// Begins to wait for topics. Register first, then read a snapshot, then wait: no wake-up is lost.
+    /// Begins to wait for topics. Register first, then read a snapshot, then wait: nothing is missed.
     pub fn subscribe(&self, topics: &[Topic]) -> Subscription {
         self.0.wakeups.subscribe(topics)
-    }
-}
-
-impl Snapshot {
-    /// Up to where this view holds everything.
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// Answers a list of reads, all from this view, in one round trip; an empty one costs none.
-    pub async fn read(&self, reads: &Reads) -> Result<Answers, ReadError> {
-        if reads.is_empty() {
-            return Ok(Answers::default());
-        }
-        let mut answers = self.answer(reads).await?;
-        let pieces = long::missing(reads, &answers);
-        if !pieces.is_empty() {
-            let pieces = self.answer(&pieces).await?;
-            long::join(&mut answers, pieces)?;
-        }
-        Ok(answers)
-    }
-
-    async fn answer(&self, reads: &Reads) -> Result<Answers, ReadError> {
-        match &self.gather {
-            Some(gather) => gather.read(reads).await,
-            None => self.answer_list(reads).await,
-        }
-    }
-
-    async fn answer_list(&self, reads: &Reads) -> Result<Answers, ReadError> {
-        let answers = match &self.view {
-            View::Model(view) => view.read(reads),
-            View::Rocks(view) => view.read(reads).await?,
-        };
-        self.counters.read(reads, &answers);
-        Ok(answers)
-    }
-
-    /// Reads rows of one table; the answers come in the order of the keys.
-    pub async fn multi_get<K: Key, V: Value>(
-        &self,
-        table: &Table<K, V>,
-        keys: &[K],
-    ) -> Result<Vec<Option<Found<V>>>, ReadError> {
-        let mut reads = Reads::new();
-        let slot = reads.get_all(table, keys);
-        self.read(&reads).await?.all(&slot)
-    }
-
-    /// Reads ranges of one table; the answers come in the order of the ranges.
-    pub async fn multi_range<K: Key, V: Value>(
-        &self,
-        table: &Table<K, V>,
-        ranges: &[Range<K>],
-    ) -> Result<Vec<Vec<(K, Found<V>)>>, ReadError> {
-        let mut reads = Reads::new();
-        let slots: Vec<_> = ranges
-            .iter()
-            .map(|range| reads.range(table, range))
-            .collect();
-        let answers = self.read(&reads).await?;
-        slots.iter().map(|slot| answers.rows(slot)).collect()
     }
 }

@@ -25,6 +25,11 @@ const PIECES: u8 = u8::MAX;
 /// Set in the format byte of a row that has pieces.
 const MARK: u8 = 0x80;
 
+/// The key of a row or, if it is one of a piece, what that of its row begins with.
+pub(crate) fn whole(key: &[u8]) -> &[u8] {
+    key.strip_prefix(&[PIECES]).unwrap_or(key)
+}
+
 /// Holds a batch to the limits of all engines, cutting long values into pieces.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 mod faults;
 
 pub use self::faults::Faults;
+pub(crate) use self::faults::Wake;
 use self::faults::{Dice, Fate};
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    CommitError, NameHash, Stamp,
+    Clock, CommitError, NameHash, Stamp,
     batch::{Batch, Operation, Precondition},
     position::{fill, stamp_of},
     read::{Answers, Reads},
@@ -22,7 +23,7 @@ type Rows = BTreeMap<Vec<u8>, Bytes>;
 #[derive(Debug)]
 pub(crate) struct Model {
     state: Mutex<State>,
-    dice: Dice,
+    dice: Arc<Dice>,
 }
 
 #[derive(Debug, Default)]
@@ -36,13 +37,14 @@ struct State {
 pub(crate) struct ModelSnapshot {
     rows: Arc<Rows>,
     pub(crate) stamp: Stamp,
+    dice: Arc<Dice>,
 }
 
 impl Model {
     pub(crate) fn new(faults: Faults) -> Self {
         Self {
             state: Mutex::default(),
-            dice: Dice::new(faults),
+            dice: Arc::new(Dice::new(faults)),
         }
     }
 
@@ -51,12 +53,28 @@ impl Model {
         ModelSnapshot {
             rows: Arc::clone(&state.rows),
             stamp: stamp_of(state.commits),
+            dice: Arc::clone(&self.dice),
         }
+    }
+
+    /// Misbehaves in this way from now on.
+    pub(crate) fn misbehave(&self, faults: Faults) {
+        self.dice.change(faults);
     }
 
     /// A name for a commit by which it is found again if its reply is lost; none if replies never are.
     pub(crate) fn name_of_commit(&self) -> Option<NameHash> {
         self.dice.name()
+    }
+
+    /// Whether those who wait are woken late or not at all at times.
+    pub(crate) fn wakes_badly(&self) -> bool {
+        self.dice.wakes_badly()
+    }
+
+    /// When those who wait for what a batch changed are woken.
+    pub(crate) fn wake(&self) -> Wake {
+        self.dice.wake()
     }
 
     /// Writes the batch, or tells why not.
@@ -127,7 +145,9 @@ fn merge(rows: &mut Rows, key: &[u8], number: i64, change: fn(i64, i64) -> i64) 
 }
 
 impl ModelSnapshot {
-    pub(crate) fn read(&self, reads: &Reads) -> Answers {
+    /// Answers a list of reads; meanwhile time passes.
+    pub(crate) fn read(&self, reads: &Reads, clock: &Clock) -> Answers {
+        clock.advance(self.dice.read_takes());
         let keys = reads
             .keys
             .iter()

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::{Key, KeyPrefix, ReadError, Table, Value};
+use crate::{Key, KeyPrefix, ReadError, Table, Value, long, schema};
 
 /// How many bytes one range may answer, at most. Longer ones are read in pieces, by a limit of rows.
 pub const MAX_ANSWER: usize = 64 << 20;
@@ -159,6 +159,15 @@ impl Reads {
     /// Whether nothing is asked.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty()
+    }
+
+    /// Whether nothing is asked but rows that never change.
+    pub(crate) fn is_lasting(&self) -> bool {
+        let lasting = |key: &Vec<u8>| {
+            let table = long::whole(key).first();
+            table.is_some_and(|table| schema::LASTING.contains(table))
+        };
+        self.ranges.is_empty() && self.keys.iter().all(lasting)
     }
 
     /// Asks for what another list asks, too.

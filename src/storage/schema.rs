@@ -28,6 +28,18 @@ pub use self::{
 };
 use crate::table::TableInfo;
 
+/// Tables whose rows never change once they are there, but for what we think of an event and what a redaction
+/// takes away from one: whoever reads in an old view is served as well, or better, by a later one. What
+/// rests on them being as they were has the room's head as its precondition.
+pub const LASTING: [u8; 6] = [
+    ROOM_BY_SHORT_ID.info.id,
+    EVENT_BY_NUMBER.info.id,
+    VERDICT_BY_EVENT.info.id,
+    ROOTS_BY_EVENT.info.id,
+    NODE_BY_HASH.info.id,
+    CHAIN_BY_SET.info.id,
+];
+
 /// Every table with its types' names, in the order of their numbers.
 pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
     let parts = [

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    future::pending,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -10,9 +12,15 @@ use tokio::sync::Notify;
 
 use crate::Topic;
 
+/// Where wake-ups may come late or get lost, as between processes, nobody waits longer than this for one.
+const BACKSTOP: Duration = Duration::from_millis(250);
+
 /// Who waits for which topics.
 #[derive(Debug, Default)]
-pub(crate) struct Wakeups(Mutex<HashMap<Topic, Vec<Weak<Waiting>>>>);
+pub(crate) struct Wakeups {
+    waiting: Mutex<HashMap<Topic, Vec<Weak<Waiting>>>>,
+    backstop: Option<Duration>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -20,7 +28,7 @@ struct Waiting {
     notify: Notify,
 }
 
-/// A wait for topics that never loses a wake-up: make it, read a snapshot, then wait.
+/// A wait for topics that misses nothing: make it, read a snapshot, then wait, then look again.
 ///
 /// It collects the topics that were woken, each once, however long nobody asks.
 #[derive(Debug)]
@@ -30,6 +38,14 @@ pub struct Subscription {
 }
 
 impl Wakeups {
+    /// For an engine that cannot promise to wake everybody in time.
+    pub(crate) fn with_backstop() -> Self {
+        Self {
+            backstop: Some(BACKSTOP),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn subscribe(self: &Arc<Self>, topics: &[Topic]) -> Subscription {
         let subscription = Subscription {
             waiting: Arc::default(),
@@ -40,7 +56,7 @@ impl Wakeups {
     }
 
     pub(crate) fn wake(&self, topics: &[Topic]) {
-        let mut waiting_by_topic = self.0.lock();
+        let mut waiting_by_topic = self.waiting.lock();
         for topic in topics {
             let Some(waiting) = waiting_by_topic.get_mut(topic) else {
                 continue;
@@ -63,7 +79,7 @@ impl Wakeups {
 impl Subscription {
     /// Waits for these topics too.
     pub fn add(&self, topics: &[Topic]) {
-        let mut waiting_by_topic = self.wakeups.0.lock();
+        let mut waiting_by_topic = self.wakeups.waiting.lock();
         for topic in topics {
             let waiting = waiting_by_topic.entry(*topic).or_default();
             waiting.retain(|other| other.strong_count() > 0);
@@ -78,7 +94,7 @@ impl Subscription {
 
     /// Waits for this topic no more.
     pub fn remove(&self, topic: Topic) {
-        let mut waiting_by_topic = self.wakeups.0.lock();
+        let mut waiting_by_topic = self.wakeups.waiting.lock();
         if let Some(waiting) = waiting_by_topic.get_mut(&topic) {
             waiting.retain(|other| other.as_ptr() != Arc::as_ptr(&self.waiting));
             if waiting.is_empty() {
@@ -87,14 +103,25 @@ impl Subscription {
         }
     }
 
-    /// Waits until something was woken since the last call, and tells what.
+    /// Waits until something was woken since the last call, and tells what: nothing, after a while, where
+    /// wake-ups may get lost. Whoever waits looks again either way.
     pub async fn woken(&self) -> BTreeSet<Topic> {
+        let backstop = async {
+            match self.wakeups.backstop {
+                Some(time) => tokio::time::sleep(time).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(backstop);
         loop {
             let woken = self.take();
             if !woken.is_empty() {
                 return woken;
             }
-            self.waiting.notify.notified().await;
+            tokio::select! {
+                () = self.waiting.notify.notified() => {}
+                () = &mut backstop => return self.take(),
+            }
         }
     }
 

@@ -53,6 +53,8 @@ pub use self::{
 
 /// The longest wait of one poll.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// From so many views an answer is read, if they get too old.
+const VIEWS_MAX: usize = 10;
 /// How much memory the remembered lists of people's rooms take, in bytes, and how many there are, about.
 const USER_ROOMS_BYTES: u64 = 64 << 20;
 const USER_ROOMS: usize = 10_000;
@@ -240,11 +242,29 @@ impl Syncs {
     }
 
     /// Everything that changed, as of now; whether there are rooms that were not waited for before; the
-    /// members that are told because they speak.
+    /// members that are told because they speak. Begins again from a new view if one gets too old: what was
+    /// read is quicker to be had the next time.
     async fn look(
         &self,
         request: &mut Request,
         live: &mut Live,
+    ) -> error::Result<(Update, Token, bool, ToldMembers)> {
+        let mut new_rooms = false;
+        for _ in 1..VIEWS_MAX {
+            match self.look_once(request, live, &mut new_rooms).await {
+                Err(error) if error.is_too_busy() => {}
+                looked => return looked,
+            }
+        }
+        self.look_once(request, live, &mut new_rooms).await
+    }
+
+    /// The same from one view; `new_rooms` keeps what an earlier one found of them.
+    async fn look_once(
+        &self,
+        request: &mut Request,
+        live: &mut Live,
+        new_rooms: &mut bool,
     ) -> error::Result<(Update, Token, bool, ToldMembers)> {
         // Before the view, so that what happens in between is told again rather than never.
         let ephemeral = EphemeralCursor {
@@ -262,7 +282,7 @@ impl Syncs {
             .map_or(Position::START, |since| since.to_device);
         let work = async |snapshot: Snapshot| {
             let (changes, account_data) = self.changes(&snapshot, request).await?;
-            let new_rooms = live.follow(&changes.joined);
+            *new_rooms |= live.follow(&changes.joined);
             let reading = Reading {
                 syncs: self,
                 request,
@@ -277,7 +297,7 @@ impl Syncs {
                 ephemeral,
             };
             let update = reading.update(changes, account_data).await?;
-            Ok((update, token, new_rooms, reading.told.into_inner()))
+            Ok((update, token, *new_rooms, reading.told.into_inner()))
         };
         snapshot.gathered(work).await
     }

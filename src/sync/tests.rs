@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use rooms::{Draft, Group, NewRoomRequest, Preset, Room, Rooms, Said, Viewer};
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, server_name};
 use serde_json::{Map, Value, json, value::to_raw_value};
-use storage::{Clock, Random, Storage};
+use storage::{Clock, Faults, Random, Storage};
 use users::{NewAccount, Settings, Users};
 
 use crate::{Request, StateForm, Syncs, Token, Update};
@@ -28,6 +28,8 @@ const NOW: u64 = 1_800_000_000_000;
 /// A server without HTTP, and a few people on it.
 struct World {
     storage: Storage,
+    /// The time, by which the age of views is told too.
+    clock: Clock,
     users: Users,
     rooms: Rooms,
     syncs: Syncs,
@@ -37,31 +39,44 @@ struct World {
 
 impl World {
     async fn on_model(names: &[&str]) -> Self {
-        Self::on(Storage::model(), None, names).await
+        Self::on_faulty_model(Faults::NONE, names).await
+    }
+
+    async fn on_faulty_model(faults: Faults, names: &[&str]) -> Self {
+        let clock = Clock::standing_at(NOW);
+        let storage = Storage::model_on(clock.clone(), faults);
+        Self::on(storage, &clock, None, names).await
     }
 
     async fn on_rocks(names: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::standing_at(NOW);
         let options = storage::Options {
+            clock: clock.clone(),
             block_cache: 1 << 20,
             memory_budget: 16 << 20,
             ..storage::Options::default()
         };
         let storage = Storage::open(folder.path().join("data"), &options).unwrap();
-        Self::on(storage, Some(folder), names).await
+        Self::on(storage, &clock, Some(folder), names).await
     }
 
-    async fn on(storage: Storage, folder: Option<tempfile::TempDir>, names: &[&str]) -> Self {
-        let (clock, random) = (Clock::standing_at(NOW), Random::seeded(1));
+    async fn on(
+        storage: Storage,
+        clock: &Clock,
+        folder: Option<tempfile::TempDir>,
+        names: &[&str],
+    ) -> Self {
+        let random = Random::seeded(1);
         let name = server_name!("a.example");
-        let users = Users::open(&storage, name, &clock, &random, Settings::default())
+        let users = Users::open(&storage, name, clock, &random, Settings::default())
             .await
             .unwrap();
         let rooms = Rooms::new(rooms::Parts {
             storage: storage.clone(),
             server_name: name.to_owned(),
             signing_key: Arc::new(pdu::SigningKey::from_seed(&[1; 32], "1").unwrap()),
-            clock,
+            clock: clock.clone(),
             random,
         });
         let syncs = Syncs::new(&storage, &users, &rooms);
@@ -80,6 +95,7 @@ impl World {
         }
         Self {
             storage,
+            clock: clock.clone(),
             users,
             rooms,
             syncs,

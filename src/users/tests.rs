@@ -88,7 +88,7 @@ fn on_rocks() {
 
 thread_local! {
     /// How the test's model misbehaves.
-    static FAULTS: Cell<Faults> = const { Cell::new(Faults { seed: 0, conflicts: 0, lost_replies: 0, lost_batches: 0 }) };
+    static FAULTS: Cell<Faults> = const { Cell::new(Faults::NONE) };
 }
 
 /// Lets the worlds of this test lie in a model that refuses and loses some of what it is given.
@@ -98,6 +98,8 @@ fn on_faulty_model() {
         conflicts: 150,
         lost_replies: 50,
         lost_batches: 100,
+        read_takes: std::time::Duration::from_millis(500),
+        ..Faults::NONE
     });
 }
 

@@ -18,6 +18,7 @@ async fn a_room_is_listed_as_it_is_whoever_changes_it_meanwhile() {
             conflicts: 100,
             lost_replies: 50,
             lost_batches: 50,
+            ..Faults::NONE
         }));
         let room_id = public_room(&rooms, &RoomVersionId::V11).await;
         let room = rooms.room(&room_id).await.unwrap();

@@ -5,7 +5,7 @@
 mod cases;
 mod cost;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pdu::{
     AuthChain, EventNumber, Pdu, RoomRules, SigningKey, check_auth, check_auth_without_state,
@@ -517,7 +517,14 @@ proptest! {
         steps in prop::collection::vec(step(), 1..25),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let faults = Faults { seed, conflicts: 100, lost_replies: 50, lost_batches: 50 };
+        let faults = Faults {
+            seed,
+            conflicts: 100,
+            lost_replies: 50,
+            lost_batches: 50,
+            read_takes: Duration::from_millis(600),
+            ..Faults::NONE
+        };
         runtime.block_on(async {
             run(Storage::model_with(faults), &VERSIONS[version], &steps).await;
             let folder = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ async fn what_is_done_again_adds_nothing() {
             conflicts: 50,
             lost_replies: 50,
             lost_batches: 50,
+            ..Faults::NONE
         }));
         let old = public_room(&rooms, &RoomVersionId::V10).await;
         let old = rooms.room(&old).await.unwrap();

@@ -356,11 +356,7 @@ async fn second(
             .threads
             .insert(number, row.map(|row| row.value).unwrap_or_default());
     }
-    for (hash, row) in sets
-        .0
-        .into_iter()
-        .zip(answers.all(&sets.1).map_err(error::internal)?)
-    {
+    for (hash, row) in sets.0.into_iter().zip(answers.all(&sets.1)?) {
         if let Some(row) = row {
             let set = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
             working.auth_sets.insert(hash, (Arc::new(set), true));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rooms::Typing;
 use serde_json::json;
+use storage::{Faults, SNAPSHOT_LIFE};
 use tokio::sync::oneshot;
 
 use super::{World, each};
@@ -118,6 +119,61 @@ async fn a_room_that_is_new_is_waited_for() {
     assert_eq!(told, [said.as_str()]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_wait_outlives_the_views_that_it_looked_at() {
+    let world = std::sync::Arc::new(World::on_model(&["alice"]).await);
+    let room = world.room(0, "shared").await;
+    let (_, token) = world.sync(0, None).await;
+    let mut request = world.request(0, Some(token), json!({}));
+    request.timeout = LONG;
+    let polling = tokio::spawn({
+        let world = world.clone();
+        async move { world.ask(&request).await }
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    world.clock.advance(10 * SNAPSHOT_LIFE);
+    let said = world.say(&room, 0, "still there?").await;
+    let (update, _) = polling.await.unwrap();
+    let told = each(&update.joined[0].timeline.events, "/event_id");
+    assert_eq!(told, [said.as_str()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_is_told_in_time_though_wake_ups_come_late_or_never() {
+    for (lost_wakes, late_wakes) in [(1_000, 0), (0, 1_000), (400, 400)] {
+        let faults = Faults {
+            seed: 21,
+            lost_wakes,
+            late_wakes,
+            ..Faults::NONE
+        };
+        let world = World::on_faulty_model(faults, &["alice", "bob"]).await;
+        let world = std::sync::Arc::new(world);
+        let room = world.room(0, "shared").await;
+        world.join(&room, 1).await;
+        let (_, mut token) = world.sync(1, None).await;
+        for n in 0..20 {
+            let mut request = world.request(1, Some(token), json!({}));
+            request.timeout = LONG;
+            let polling = tokio::spawn({
+                let world = world.clone();
+                async move { world.ask(&request).await }
+            });
+            tokio::time::sleep(Duration::from_millis(617)).await;
+            assert!(!polling.is_finished(), "nothing has happened");
+            let said = world.say(&room, 0, &n.to_string()).await;
+            let start = tokio::time::Instant::now();
+            let (update, next) = polling.await.unwrap();
+            let told = each(&update.joined[0].timeline.events, "/event_id");
+            assert_eq!(told, [said.as_str()]);
+            assert!(start.elapsed() <= Duration::from_millis(250));
+            token = next;
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_types_is_told_once_and_anew_by_another_run_of_the_server() {
     let world = World::on_model(&["alice", "bob"]).await;
@@ -140,4 +196,38 @@ async fn who_types_is_told_once_and_anew_by_another_run_of_the_server() {
     let (update, _) = world.sync(1, Some(next)).await;
     let nobody = each(&update.joined[0].ephemeral, "/content/user_ids");
     assert_eq!(nobody, ["[]"]);
+}
+
+#[tokio::test]
+async fn a_sync_begins_again_when_its_view_gets_too_old() {
+    let world = World::on_model(&["alice", "bob"]).await;
+    let mut rooms = Vec::new();
+    for _ in 0..5 {
+        let room = world.room(0, "shared").await;
+        world.join(&room, 1).await;
+        rooms.push(room);
+    }
+    let mut token = None;
+    for n in 0..40 {
+        let room = &rooms[n % rooms.len()];
+        let said = world.say(room, 0, &n.to_string()).await;
+        world.storage.misbehave(Faults {
+            read_takes: Duration::from_millis(100),
+            stalled_reads: 150,
+            ..Faults::NONE
+        });
+        let (update, next) = world.sync(1, token).await;
+        world.storage.misbehave(Faults::NONE);
+        let news = update
+            .joined
+            .iter()
+            .find(|joined| joined.room.short == room.short);
+        let told = each(&news.unwrap().timeline.events, "/event_id");
+        assert_eq!(told.last(), Some(&said.to_string()));
+        assert_eq!(
+            update.joined.len(),
+            if token.is_none() { rooms.len() } else { 1 }
+        );
+        token = Some(next);
+    }
 }

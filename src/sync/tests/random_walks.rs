@@ -1,11 +1,11 @@
 //! People do what comes to their mind in several rooms; devices sync now and then, each in its own way,
 //! and must know exactly what happened: nothing lost, nothing twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rooms::{Room, Said};
 use serde_json::json;
-use storage::{Faults, Storage};
+use storage::Faults;
 
 use super::{
     World,
@@ -115,9 +115,12 @@ async fn devices_know_what_happened_though_storage_refuses_and_loses() {
             conflicts: 100,
             lost_replies: 50,
             lost_batches: 50,
+            lost_wakes: 200,
+            late_wakes: 200,
+            read_takes: Duration::from_millis(10),
+            stalled_reads: 0,
         };
-        let storage = Storage::model_with(faults);
-        let world = World::on(storage, None, &["alice", "bob", "carol"]).await;
+        let world = World::on_faulty_model(faults, &["alice", "bob", "carol"]).await;
         walk(world, seed, 100).await;
     }
 }

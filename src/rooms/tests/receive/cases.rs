@@ -1,6 +1,6 @@
 //! Single things that may happen to events of other servers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pdu::Pdu;
 use ruma::{OwnedEventId, RoomVersionId, events::receipt::ReceiptThread};
@@ -49,6 +49,39 @@ async fn an_event_without_a_fork_costs_few_round_trips() {
     let state_cost = storage.cost() - before;
     // The tree's only node comes on top.
     assert!(state_cost.round_trips <= 4, "{state_cost:?}");
+}
+
+#[tokio::test]
+async fn judging_begins_again_when_a_view_gets_too_old() {
+    for seed in 1..=10 {
+        let storage = Storage::model();
+        let mut world = World::new(storage.clone(), &RoomVersionId::V11).await;
+        world.join(1).await;
+        let prev = vec![world.latest()];
+        let topic = |n: u8| json!({ "topic": n.to_string() });
+        let key = || Some(String::new());
+        let fork: Vec<_> = (0..4)
+            .map(|n| world.make(0, "m.room.topic", key(), &topic(n), prev.clone(), None))
+            .collect();
+        for event in &fork {
+            world.model.receive(event);
+            storage.misbehave(Faults {
+                seed,
+                read_takes: Duration::from_millis(300),
+                stalled_reads: 150,
+                ..Faults::NONE
+            });
+            let live = Standing::Live { state_before: None };
+            assert_eq!(world.take(event, live).await, Received::Accepted);
+            let sent = Group::one(text(&alice(), "our own"));
+            let sent = world.rooms.send(&world.room, sent).await.unwrap();
+            storage.misbehave(Faults::NONE);
+            let timeline = world.timeline().await;
+            let own = timeline.iter().find(|pdu| pdu.event_id() == sent[0]);
+            assert_eq!(world.model.receive(own.unwrap()), "accepted");
+        }
+        world.compare().await;
+    }
 }
 
 #[tokio::test]

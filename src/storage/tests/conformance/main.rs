@@ -7,14 +7,16 @@
 )]
 
 mod merges;
+mod views;
+mod waits;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use pdu::EventNumber;
 use proptest::prelude::*;
 use storage::{
-    Batch, CommitError, Faults, Follower, MAX_VALUE, NameHash, OnceKey, Options, Position, Range,
-    ShortRoomId, ShortUserId, Storage, Topic, batch::MAX_BATCH, schema,
+    Batch, Clock, CommitError, Faults, Follower, MAX_VALUE, NameHash, OnceKey, Options, Position,
+    Range, ShortRoomId, ShortUserId, Storage, Topic, batch::MAX_BATCH, schema,
 };
 use tempfile::TempDir;
 
@@ -33,16 +35,25 @@ fn options() -> Options {
 }
 
 fn engines() -> Vec<Engine> {
+    engines_on(&Clock::system())
+}
+
+/// The engines, which tell the age of views by this clock.
+fn engines_on(clock: &Clock) -> Vec<Engine> {
     let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        clock: clock.clone(),
+        ..options()
+    };
     vec![
         Engine {
             name: "model",
-            storage: Storage::model(),
+            storage: Storage::model_on(clock.clone(), Faults::NONE),
             folder: None,
         },
         Engine {
             name: "RocksDB",
-            storage: Storage::open(folder.path(), &options()).unwrap(),
+            storage: Storage::open(folder.path(), &options).unwrap(),
             folder: Some(folder),
         },
     ]
@@ -197,6 +208,7 @@ async fn a_lost_reply_of_what_is_done_once_is_found_again() {
             conflicts: 100,
             lost_replies: 300,
             lost_batches: 300,
+            ..Faults::NONE
         };
         let storage = Storage::model_with(faults);
         for n in 0..20 {
@@ -391,6 +403,7 @@ async fn a_follower_works_on_everything_once_whoever_works_in_its_name() {
         conflicts: 100,
         lost_replies: 100,
         lost_batches: 100,
+        ..Faults::NONE
     };
     let mut all = engines();
     all.push(Engine {

@@ -62,6 +62,7 @@ fn faulty(seed: u64) -> Engine {
             conflicts: 150,
             lost_replies: 150,
             lost_batches: 150,
+            ..Faults::NONE
         }),
         folder: None,
     }
