@@ -157,12 +157,12 @@ async fn what_happens_is_told_in_time_though_wake_ups_come_late_or_never() {
         for n in 0..20 {
             let mut request = world.request(1, Some(token), json!({}));
             request.timeout = LONG;
-            let polling = tokio::spawn({
+            let mut polling = tokio::spawn({
                 let world = world.clone();
                 async move { world.ask(&request).await }
             });
-            tokio::time::sleep(Duration::from_millis(617)).await;
-            assert!(!polling.is_finished(), "nothing has happened");
+            let early = tokio::time::timeout(Duration::from_millis(617), &mut polling);
+            assert!(early.await.is_err(), "nothing has happened");
             let said = world.say(&room, 0, &n.to_string()).await;
             let start = tokio::time::Instant::now();
             let (update, next) = polling.await.unwrap();

@@ -7,7 +7,7 @@ use storage::{
     Batch, Faults, Follower, Position, Range, Storage, Topic,
     schema::{self, StreamRecord},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use super::{engines, output, room, user, view};
 
@@ -47,14 +47,20 @@ async fn changes(storage: &Storage) -> usize {
     rows[0].len()
 }
 
+/// Ticks of the paused clock, the first one after `time`.
+fn each(time: Duration) -> Interval {
+    tokio::time::interval_at(Instant::now() + time, time)
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_registers_looks_and_then_waits_sees_every_change_in_time() {
     for (name, storage, _folder, slow) in all() {
         let writing = tokio::spawn({
             let storage = storage.clone();
             async move {
+                let mut ticks = each(Duration::from_millis(700));
                 for _ in 0..50 {
-                    tokio::time::sleep(Duration::from_millis(700)).await;
+                    ticks.tick().await;
                     let mut batch = output(1);
                     batch.wake(Topic::User(user(1)));
                     storage.commit(batch).await.unwrap();
@@ -90,8 +96,9 @@ async fn a_follower_misses_nothing_and_does_nothing_twice() {
         let writing = tokio::spawn({
             let storage = storage.clone();
             async move {
+                let mut ticks = each(Duration::from_millis(100));
                 for round in 0..30 {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    ticks.tick().await;
                     storage.commit(happened(round)).await.unwrap();
                 }
             }
