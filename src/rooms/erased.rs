@@ -11,7 +11,7 @@ use storage::{
     schema::{EventRow, Membership},
 };
 
-use crate::{ReadEvent, Room, Rooms, StoredEvent, Viewer, client_event::MembershipThen};
+use crate::{Look, ReadEvent, Room, Rooms, StoredEvent, Viewer, client_event::MembershipThen};
 
 impl Room {
     /// Redacted copies of those of some events whose senders wanted what they said to be erased. One round
@@ -45,6 +45,33 @@ impl Room {
             .filter(|event| erased.contains(&*event.row.header.sender))
             .map(|event| Ok((event.number, self.redacted_copy(event)?)))
             .collect()
+    }
+
+    /// Of which of some events the viewer gets redacted copies only. One round trip where nobody of their
+    /// senders is erased.
+    pub async fn erased_for(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        (viewer, look): (&Viewer, &Look),
+        events: &[ReadEvent],
+    ) -> error::Result<HashSet<EventNumber>> {
+        let sender = |event: &ReadEvent| event.row.header.sender.clone();
+        let senders: BTreeSet<_> = events.iter().map(sender).collect();
+        let senders = senders.iter().map(String::as_str).collect();
+        let erased = rooms.erased_people(snapshot, senders).await?;
+        let erased: Vec<_> = events
+            .iter()
+            .filter(|event| erased.contains(&*event.row.header.sender))
+            .collect();
+        let memberships = self
+            .memberships_after(snapshot, viewer, look, &erased)
+            .await?;
+        let all = erased.iter().zip(memberships);
+        Ok(all
+            .filter(|(_, membership)| *membership != Some(Membership::Join))
+            .map(|(event, _)| event.number)
+            .collect())
     }
 
     fn redacted_copy(&self, event: &ReadEvent) -> error::Result<ReadEvent> {

@@ -344,18 +344,22 @@ impl Searching<'_> {
             by_rank: self.query.by_rank,
             group: self.scope.group,
         };
-        let (mut looked_at, mut unsure) = (0, 0);
+        let (mut looked_at, mut unsure, mut hidden) = (0, 0, 0);
         loop {
             let limit = (self.query.limit - found.events.len()).clamp(AT_ONCE, AT_ONCE_MAX);
             let Hits { hits, sure } = self.candidates(limit, after).await?;
             let all = hits.len() < limit;
             looked_at += hits.len();
-            for (hit, event, text) in self.seen(found, &hits).await? {
+            let sure_of = |hit: &Hit| hit.shared && self.scope.joined.contains(&hit.room);
+            let seen = self.seen(found, &hits).await?;
+            let sure_hits = hits.iter().filter(|hit| sure_of(hit)).count();
+            let sure_seen = seen.iter().filter(|(hit, ..)| sure_of(hit)).count();
+            hidden += (sure_hits - sure_seen) as u64;
+            for (hit, event, text) in seen {
                 if found.events.len() == self.query.limit {
                     break;
                 }
-                let known = hit.shared && self.scope.joined.contains(&hit.room);
-                unsure += u64::from(!known);
+                unsure += u64::from(!sure_of(&hit));
                 self.highlight(&mut found.highlights, &text);
                 found.events.push(FoundEvent {
                     room: hit.room,
@@ -364,7 +368,7 @@ impl Searching<'_> {
                     hit,
                 });
             }
-            found.count = sure + unsure;
+            found.count = sure.saturating_sub(hidden) + unsure;
             let last = hits.last().map(|hit| hit.order);
             if found.events.len() == self.query.limit {
                 let last = found.events.last().map(|event| event.hit.order);
@@ -477,11 +481,16 @@ impl Searching<'_> {
             .flat_map(|(_, event, said)| [event.clone(), said.clone()])
             .collect();
         let visible = room.visible(snapshot, self.viewer, look, &both).await?;
+        let rooms = self.search.rooms();
+        let erased = room
+            .erased_for(rooms, snapshot, (self.viewer, look), &both)
+            .await?;
         let all = pairs.into_iter().zip(visible.chunks(2));
         let by_end = |event: &ReadEvent| event.row.header.place.is_some_and(|place| place <= end);
         Ok(all
             .filter(|(_, visible)| visible.iter().all(|visible| *visible))
             .filter(|((_, event, said), _)| by_end(event) && by_end(said))
+            .filter(|((hit, ..), _)| !erased.contains(&hit.number) && !erased.contains(&hit.said))
             .filter(|((_, event, _), _)| event_filter::passes(self.query.filter, event))
             .filter_map(|((hit, event, said), _)| {
                 let edit = (said.number != event.number).then_some(&said);

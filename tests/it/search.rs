@@ -162,6 +162,28 @@ async fn tells_nobody_what_they_may_not_see() {
 }
 
 #[tokio::test]
+async fn what_was_erased_is_found_by_those_only_who_were_there() {
+    let server = server().await;
+    let (alice, erin, carol) = (
+        server.user("alice").await,
+        server.user("erin").await,
+        server.user("carol").await,
+    );
+    let room = alice.room_with(&[&erin]).await;
+    let said = erin.say(&room, "secret").await;
+    let body = json!({"erase": true, "auth": {
+        "type": "m.login.password", "password": format!("{}-password", erin.name()),
+        "identifier": {"type": "m.id.user", "user": erin.name()},
+    }});
+    erin.post("/account/deactivate", body).await.ok();
+    carol.join(&room).await;
+    assert_eq!(found(&alice, "secret").await, [&*said]);
+    let answer = search(&carol, "secret").await;
+    let nothing = (&answer["results"], &answer["count"]);
+    assert_eq!(nothing, (&json!([]), &json!(0)));
+}
+
+#[tokio::test]
 async fn edits_and_redactions_change_what_is_found() {
     let server = server().await;
     let alice = server.user("alice").await;
