@@ -170,12 +170,9 @@ async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option
     let Some(token) = token(head)? else {
         return Ok(None);
     };
-    let path = head.uri.path();
-    let found = if path.ends_with("/logout") || path.ends_with("/logout/all") {
-        // The only thing that a locked account may do.
-        server.users.authenticate_even_locked(&token).await?
-    } else {
-        server.users.authenticate(&token).await?
+    let found = match head.extensions.get::<EvenLocked>() {
+        Some(EvenLocked) => server.users.authenticate_even_locked(&token).await?,
+        None => server.users.authenticate(&token).await?,
     };
     let requester = found.ok_or_else(unknown_token)?;
     let peer = head.extensions.get::<Peer>().map(|Peer(ip)| ip.to_string());
@@ -191,6 +188,17 @@ async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option
         tracing::warn!(%error, "when a device was last seen could not be written down");
     }
     Ok(Some(requester))
+}
+
+/// Whose account is locked may ask for this too, as an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EvenLocked;
+
+impl EvenLocked {
+    /// The only things that such people may do ([spec]), by Ruma's names.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#account-locking
+    pub(crate) const ENDPOINTS: [&str; 2] = ["logout", "logout_all"];
 }
 
 /// The address that a request came from, as an extension of it: that of the machine at the other end,

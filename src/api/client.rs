@@ -1,6 +1,7 @@
 //! The client-server API: one line an endpoint, people's before rooms', each in the order of Ruma's modules.
 
 mod account;
+mod admin;
 mod alias;
 mod authenticated_media;
 mod backup;
@@ -75,6 +76,11 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(account::register)
         .limited(Action::Registration)
         .endpoint(account::whoami)
+        .endpoint(admin::get_user_info)
+        .endpoint(admin::is_user_locked)
+        .endpoint(admin::is_user_suspended)
+        .endpoint(admin::lock_user)
+        .endpoint(admin::suspend_user)
         .endpoint(backup::add_backup_keys)
         .endpoint(backup::add_backup_keys_for_room)
         .endpoint(backup::add_backup_keys_for_session)
@@ -237,18 +243,6 @@ fn check_own(requester: &Requester, user_id: &UserId) -> Result<()> {
     } else {
         Err(error::forbidden("This is another user's, not yours"))
     }
-}
-
-/// Who is suspended may read and leave, and not send.
-///
-/// # Errors
-///
-/// 403 `M_USER_SUSPENDED`.
-fn check_not_suspended(requester: &Requester) -> Result<()> {
-    if requester.suspended {
-        return Err(error::user_suspended("Your account is suspended"));
-    }
-    Ok(())
 }
 
 /// A room that the user is in.

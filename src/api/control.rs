@@ -56,6 +56,20 @@ pub enum Command {
         /// `default`, `none`, or how often they may send messages, as in the settings.
         limits: String,
     },
+    /// Locks an account, or opens it again.
+    SetLocked {
+        /// Which: a user ID, or what stands before its colon.
+        user: String,
+        /// Whether it is to be locked.
+        locked: bool,
+    },
+    /// Suspends an account, or ends that.
+    SetSuspended {
+        /// Which: a user ID, or what stands before its colon.
+        user: String,
+        /// Whether it is to be suspended.
+        suspended: bool,
+    },
     /// Some of the accounts, in no particular order.
     ListUsers {
         /// Where the last answer ended.
@@ -99,4 +113,8 @@ pub struct Account {
     pub admin: bool,
     /// Whether it was closed.
     pub deactivated: bool,
+    /// Whether nobody can use it for now.
+    pub locked: bool,
+    /// Whether it may read and leave only.
+    pub suspended: bool,
 }

@@ -19,6 +19,7 @@ use crate::{
     guests,
     parse::{self, Arguments},
     rate_limit::Action,
+    suspended,
 };
 
 /// One call of an endpoint: what is asked, and who has been proven to ask.
@@ -69,7 +70,7 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// 403 `M_GUEST_ACCESS_FORBIDDEN` for what guests may not do, 429 `M_LIMIT_EXCEEDED`.
+    /// 403 `M_GUEST_ACCESS_FORBIDDEN` or `M_USER_SUSPENDED` for what guests or the suspended may not do, 429 `M_LIMIT_EXCEEDED`.
     fn admit(
         &self,
         server: &Server,
@@ -78,6 +79,9 @@ impl Found {
     ) -> Result<()> {
         if requester.is_some_and(|requester| requester.guest) {
             guests::check(self.route.name)?;
+        }
+        if requester.is_some_and(|requester| requester.suspended) {
+            suspended::check(&self.route)?;
         }
         match self.route.action {
             Some(action) => server.count(action, requester, address, 1),

@@ -25,6 +25,7 @@ pub mod router;
 pub mod serve;
 mod server;
 mod shutdown;
+mod suspended;
 #[cfg(test)]
 mod tests;
 

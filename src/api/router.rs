@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use storage::Random;
 use tracing::Instrument as _;
 
-use crate::{Body, Content, Route, Server, body, endpoint::Found, parse::Arguments};
+use crate::{
+    Body, Content, Route, Server, authenticate::EvenLocked, body, endpoint::Found, parse::Arguments,
+};
 
 /// The header that names a request in the log, here and at a proxy in front of us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -193,7 +195,7 @@ impl Server {
         response
     }
 
-    async fn answer_in_span(&self, apis: &[Api], request: Request<Body>) -> Response<Content> {
+    async fn answer_in_span(&self, apis: &[Api], mut request: Request<Body>) -> Response<Content> {
         if request.method() == Method::OPTIONS {
             return preflight();
         }
@@ -209,6 +211,9 @@ impl Server {
         };
         let route = Arc::clone(&found.route);
         tracing::Span::current().record("endpoint", route.name);
+        if EvenLocked::ENDPOINTS.contains(&route.name) {
+            request.extensions_mut().insert(EvenLocked);
+        }
         let reads = route.method == Method::GET;
         let work = (route.handler)(self.clone(), request, found);
         let work = AssertUnwindSafe(work).catch_unwind();

@@ -75,6 +75,7 @@ impl Server {
             passwords: parts.config.passwords.clone(),
             logins: parts.config.logins.clone(),
             rate_limits: parts.config.rate_limits.clone(),
+            support: parts.config.support.clone(),
         };
         let users = Users::open(
             &parts.storage,

@@ -56,6 +56,26 @@ enum UserCommand {
         /// A user ID, or what stands before its colon.
         user: String,
     },
+    /// Locks an account: its sessions stay, and nothing can be done with them but logging out.
+    Lock {
+        /// A user ID, or what stands before its colon.
+        user: String,
+    },
+    /// Opens a locked account again.
+    Unlock {
+        /// A user ID, or what stands before its colon.
+        user: String,
+    },
+    /// Suspends an account: it may read and leave rooms, and not send or join.
+    Suspend {
+        /// A user ID, or what stands before its colon.
+        user: String,
+    },
+    /// Ends the suspension of an account.
+    Unsuspend {
+        /// A user ID, or what stands before its colon.
+        user: String,
+    },
     /// Says how often an account may do things, instead of what the settings say.
     RateLimit {
         /// A user ID, or what stands before its colon.
@@ -118,6 +138,10 @@ pub(crate) fn run(settings: &Settings, arguments: Arguments) -> Result<(), Failu
         UserCommand::Deactivate { user } => {
             done(settings, Command::Deactivate { user }, "is deactivated")
         }
+        UserCommand::Lock { user } => lock(settings, user, true, "is locked"),
+        UserCommand::Unlock { user } => lock(settings, user, false, "is open again"),
+        UserCommand::Suspend { user } => suspend(settings, user, true, "is suspended"),
+        UserCommand::Unsuspend { user } => suspend(settings, user, false, "is suspended no longer"),
         UserCommand::RateLimit { user, limits } => done(
             settings,
             Command::LimitUser { user, limits },
@@ -132,6 +156,14 @@ fn done(settings: &Settings, command: Command, what: &str) -> Result<(), Failure
         Answer::User(user) => output::line(format_args!("{user} {what}")),
         other => Err(unexpected(&other)),
     }
+}
+
+fn lock(settings: &Settings, user: String, locked: bool, what: &str) -> Result<(), Failure> {
+    done(settings, Command::SetLocked { user, locked }, what)
+}
+
+fn suspend(settings: &Settings, user: String, suspended: bool, what: &str) -> Result<(), Failure> {
+    done(settings, Command::SetSuspended { user, suspended }, what)
 }
 
 fn tell(made: bool, password: &str) -> Result<(), Failure> {
@@ -170,13 +202,14 @@ fn print(account: &Account, json: bool) -> Result<(), Failure> {
     if json {
         return output::line(format_args!("{}", serde_json::to_string(account)?));
     }
-    let admin = if account.admin { " admin" } else { "" };
-    let deactivated = if account.deactivated {
-        " deactivated"
-    } else {
-        ""
-    };
-    output::line(format_args!("{}{admin}{deactivated}", account.user_id))
+    let marks = [
+        (account.admin, " admin"),
+        (account.deactivated, " deactivated"),
+        (account.locked, " locked"),
+        (account.suspended, " suspended"),
+    ];
+    let marks = marks.map(|(is, mark)| if is { mark } else { "" }).concat();
+    output::line(format_args!("{}{marks}", account.user_id))
 }
 
 fn unexpected(answer: &Answer) -> Failure {

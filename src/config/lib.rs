@@ -178,6 +178,7 @@ impl Config {
         passwords::check(&self.passwords, &mut problems);
         logins::check(&self.logins, &mut problems);
         media::check(&self.media, &mut problems);
+        support::check(self, &mut problems);
         Problems::unless_empty(problems)
     }
 }

@@ -7,6 +7,9 @@ section! {
     pub struct Limits {
         /// The longest body of a request.
         max_request_body: ByteCount = ByteCount::mib(1),
+
+        /// How many rooms one may be in. Whoever is refused is told to turn to `support`. 0: any number.
+        max_rooms_of_user: u32 = 0,
     }
 }
 

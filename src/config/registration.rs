@@ -16,6 +16,10 @@ section! {
         /// Whether people may look around as guests, with an account that has no password.
         guests: bool = false,
 
+        /// How many accounts there may be that are not closed; those that the operator makes count, and are
+        /// not refused. Whoever is refused is told to turn to `support`. 0: any number.
+        max_users: u32 = 0,
+
         /// Whoever knows this may make accounts, of administrators too, as with Synapse's
         /// `register_new_matrix_user`. Empty: nobody.
         shared_secret: Option<Secret> = None,

@@ -8,7 +8,7 @@ use ruma::{
     api::error::{
         ErrorKind, IncompatibleRoomVersionErrorData, LimitExceededErrorData,
         ResourceLimitExceededErrorData, RetryAfter, UnknownTokenErrorData,
-        WrongRoomKeysVersionErrorData,
+        UserLimitExceededErrorData, WrongRoomKeysVersionErrorData,
     },
 };
 
@@ -147,6 +147,16 @@ pub fn unknown_token(soft_logout: bool, message: impl Into<String>) -> Error {
     Error::new(
         StatusCode::UNAUTHORIZED,
         ErrorKind::UnknownToken(data),
+        message,
+    )
+}
+
+/// 403 `M_USER_LIMIT_EXCEEDED`: a limit of the account is reached; `info_uri` says more of it.
+pub fn user_limit_exceeded(info_uri: impl Into<String>, message: impl Into<String>) -> Error {
+    let data = UserLimitExceededErrorData::new(info_uri.into());
+    Error::new(
+        StatusCode::FORBIDDEN,
+        ErrorKind::UserLimitExceeded(data),
         message,
     )
 }

@@ -127,6 +127,7 @@ impl Users {
                 break;
             }
         }
+        self.account_made();
         Account::new(user, &row)
     }
 
@@ -314,7 +315,7 @@ impl Users {
             let Some(found) = find_row(&snapshot, user).await? else {
                 return Err(no_account());
             };
-            let mut row = found.value;
+            let mut row = found.value.clone();
             if row.deactivated && (row.erased || !erase) {
                 break;
             }
@@ -338,6 +339,9 @@ impl Users {
                 }
             }
             if writer.commit(batch).await?.is_some() {
+                if !found.value.deactivated {
+                    self.account_closed();
+                }
                 break;
             }
         }

@@ -27,6 +27,7 @@ impl Users {
                 "This server does not let guests in",
             ));
         }
+        self.check_not_full()?;
         let user_id = localpart::new_user_id(&self.draw_name(), &self.0.server_name)?;
         let device = NewDevice {
             display_name,

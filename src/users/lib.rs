@@ -14,6 +14,7 @@ mod account_data;
 mod authenticate;
 mod carry_over;
 mod change;
+mod crowd;
 mod device;
 mod failures;
 mod filter;
@@ -73,7 +74,7 @@ pub use self::{
     token::AccessToken,
 };
 use self::{
-    failures::Failures, jwt::Jwt, login_token::LoginTokens, password::Passwords,
+    crowd::Crowd, failures::Failures, jwt::Jwt, login_token::LoginTokens, password::Passwords,
     registration_token::FirstToken, shared_secret::Nonces, token::TokenHash, uiaa::Sessions,
     writer::Locks,
 };
@@ -89,6 +90,8 @@ pub struct Settings {
     pub logins: config::Logins,
     /// How often something may be done.
     pub rate_limits: config::RateLimits,
+    /// Whom people turn to.
+    pub support: config::Support,
 }
 
 /// The people of this server. Clones are the same people.
@@ -107,6 +110,7 @@ struct Inner {
     login_tokens: Mutex<LoginTokens>,
     nonces: Mutex<Nonces>,
     failures: Failures,
+    crowd: Option<Crowd>,
     jwt: Option<Jwt>,
     requesters: Cache<TokenHash, Arc<Requester>>,
     /// Raised before anything is thrown out of `requesters`; see `authenticate.rs`.
@@ -138,6 +142,7 @@ impl Users {
             random: random.clone(),
             passwords: Passwords::new(&settings.passwords, random)?,
             failures: Failures::new(&settings.rate_limits),
+            crowd: Crowd::count(storage, &settings).await?,
             jwt: Jwt::new(&settings.logins)?,
             settings,
             locks: Locks::default(),
@@ -155,6 +160,23 @@ impl Users {
     /// The name of this server: what stands behind the colon of its users' ids.
     pub fn server_name(&self) -> &ServerName {
         &self.0.server_name
+    }
+
+    /// Whether somebody may make one more account.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_RESOURCE_LIMIT_EXCEEDED` if the operator allows no more.
+    fn check_not_full(&self) -> Result<()> {
+        self.0.crowd.as_ref().map_or(Ok(()), Crowd::check)
+    }
+
+    fn account_made(&self) {
+        self.0.crowd.as_ref().map(Crowd::grow);
+    }
+
+    fn account_closed(&self) {
+        self.0.crowd.as_ref().map(Crowd::shrink);
     }
 
     /// Milliseconds since 1970.

@@ -137,6 +137,7 @@ impl Users {
         if let Some(found) = self.find_by_login_name(name).await? {
             return Ok(found);
         }
+        self.check_not_full()?;
         let new = NewAccount {
             username: name,
             ..NewAccount::default()

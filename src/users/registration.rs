@@ -60,7 +60,8 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// 401 with what is left to be proven; 403 `M_FORBIDDEN` if registration is closed; 400
+    /// 401 with what is left to be proven; 403 `M_FORBIDDEN` if registration is closed, 403
+    /// `M_RESOURCE_LIMIT_EXCEEDED` if there are as many accounts as may be; 400
     /// `M_INVALID_USERNAME`, `M_USER_IN_USE`, `M_MISSING_PARAM`, `M_WEAK_PASSWORD`.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
@@ -68,7 +69,10 @@ impl Users {
         let flows = self.registration_flows()?;
         let guest = match registration.guest_access_token {
             Some(token) => Some(self.guest(token, registration.username).await?),
-            None => None,
+            None => {
+                self.check_not_full()?;
+                None
+            }
         };
         let user_id = match (&guest, registration.username) {
             (Some(guest), _) => guest.user_id.clone(),
@@ -146,6 +150,7 @@ impl Users {
                 break;
             }
         }
+        self.account_made();
         self.settle_first_token(user).await?;
         let registered = Registered {
             user_id: user_id.to_owned(),

@@ -17,6 +17,7 @@ mod knock;
 mod media;
 mod membership;
 mod message;
+mod moderation;
 mod old_sync;
 mod peeking;
 mod presence;

@@ -6,7 +6,7 @@ use ruma::{
     api::client::alias::{create_alias, delete_alias, get_alias},
 };
 
-use super::{check_not_suspended, joined_room};
+use super::joined_room;
 use crate::{Call, Server};
 
 /// The longest alias, in bytes ([room aliases](https://spec.matrix.org/v1.19/appendices/#room-aliases)).
@@ -17,7 +17,6 @@ pub(super) async fn create_alias(
     server: Server,
     call: Call<create_alias::v3::Request>,
 ) -> Result<create_alias::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let alias = &call.room_alias;
     check_local(&server, alias)?;
     if alias.as_str().len() > LONGEST {
@@ -49,7 +48,6 @@ pub(super) async fn delete_alias(
     server: Server,
     call: Call<delete_alias::v3::Request>,
 ) -> Result<delete_alias::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let caller = &call.caller;
     check_local(&server, &call.room_alias)?;
     server

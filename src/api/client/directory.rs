@@ -15,7 +15,7 @@ use ruma::{
 use serde::Serialize;
 use storage::schema::DirectoryRow;
 
-use super::{check_not_suspended, joined_room};
+use super::joined_room;
 use crate::{Call, Server, endpoint::Written};
 
 /// The most rooms on a page, and how many there are on one if nobody says.
@@ -162,7 +162,6 @@ pub(super) async fn set_room_visibility(
     server: Server,
     call: Call<set_room_visibility::v3::Request>,
 ) -> Result<set_room_visibility::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let caller = &call.caller;
     let room = if caller.admin {
         server.rooms.room(&call.room_id).await?

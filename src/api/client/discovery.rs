@@ -9,8 +9,8 @@ use ruma::api::client::discovery::{
     get_capabilities::{
         self,
         v3::{
-            Capabilities, ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
-            ThirdPartyIdChangesCapability,
+            AccountModerationCapability, Capabilities, ProfileFieldsCapability,
+            RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
         },
     },
     get_supported_versions,
@@ -50,7 +50,7 @@ pub(super) async fn get_supported_versions(
 /// [`GET /capabilities`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities).
 pub(super) async fn get_capabilities(
     server: Server,
-    _: Call<get_capabilities::v3::Request>,
+    call: Call<get_capabilities::v3::Request>,
 ) -> Result<Written> {
     let versions = RoomRules::all().map(|rules| {
         let stability = match rules.is_stable() {
@@ -65,6 +65,8 @@ pub(super) async fn get_capabilities(
         versions.collect(),
     );
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.account_moderation =
+        AccountModerationCapability::new(call.caller.admin, call.caller.admin);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     #[derive(Serialize)]
     struct Whole {

@@ -3,10 +3,7 @@
 use error::Result;
 use ruma::api::client::knock::knock_room;
 
-use super::{
-    check_not_suspended,
-    membership::{because, count_join, known_room, resolve},
-};
+use super::membership::{because, count_join, known_room, resolve};
 use crate::{Call, Server};
 
 /// [`POST /knock/{roomIdOrAlias}`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3knockroomidoralias).
@@ -14,7 +11,6 @@ pub(super) async fn knock_room(
     server: Server,
     call: Call<knock_room::v3::Request>,
 ) -> Result<knock_room::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let room_id = resolve(&server, &request.room_id_or_alias).await?;
     let room = known_room(&server, &room_id).await?;

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use storage::schema::Membership;
 use users::Requester;
 
-use super::{check_not_suspended, reading::Reading, room::no_third_parties};
+use super::{reading::Reading, room::no_third_parties};
 use crate::{Call, Server, endpoint::Written, rate_limit::Action};
 
 /// [`POST /rooms/{roomId}/join`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin).
@@ -27,7 +27,6 @@ pub(super) async fn join_room_by_id(
     server: Server,
     call: Call<join_room_by_id::v3::Request>,
 ) -> Result<join_room_by_id::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let said = said_in(&call.body)?;
     let request = call.request;
     let room = known_room(&server, &request.room_id).await?;
@@ -40,7 +39,6 @@ pub(super) async fn join_room_by_id_or_alias(
     server: Server,
     call: Call<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<join_room_by_id_or_alias::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let said = said_in(&call.body)?;
     let room_id = resolve(&server, &call.room_id_or_alias).await?;
     let room = known_room(&server, &room_id).await?;
@@ -55,6 +53,7 @@ async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Sa
         ));
     }
     count_join(server, room, requester)?;
+    check_rooms_of(server, requester).await?;
     server.rooms.join(room, &requester.user_id, said).await
 }
 
@@ -65,6 +64,22 @@ async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Sa
 /// 429 `M_LIMIT_EXCEEDED` if there were too many lately.
 pub(super) fn count_join(server: &Server, room: &Room, requester: &Requester) -> Result<()> {
     server.count_of(Action::JoinsOfRoom, requester, room.room_id.as_str(), 1)
+}
+
+/// Whether somebody may be in one more room.
+///
+/// # Errors
+///
+/// 403 `M_USER_LIMIT_EXCEEDED` if the operator allows no more.
+pub(super) async fn check_rooms_of(server: &Server, requester: &Requester) -> Result<()> {
+    let most = server.config.limits.max_rooms_of_user as usize;
+    if most == 0 || server.rooms.joined_rooms(requester.user).await?.len() < most {
+        return Ok(());
+    }
+    Err(error::user_limit_exceeded(
+        server.config.support.uri().unwrap_or_default(),
+        format!("You are in {most} rooms, and may not be in more"),
+    ))
 }
 
 /// Counts that somebody is invited.
@@ -100,7 +115,6 @@ pub(super) async fn invite_user(
     server: Server,
     call: Call<invite_user::v3::Request>,
 ) -> Result<invite_user::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let InvitationRecipient::UserId(invitee) = request.recipient else {
         return Err(no_third_parties());
@@ -123,7 +137,6 @@ pub(super) async fn kick_user(
     server: Server,
     call: Call<kick_user::v3::Request>,
 ) -> Result<kick_user::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
     let said = because(request.reason);
@@ -140,7 +153,6 @@ pub(super) async fn ban_user(
     server: Server,
     call: Call<ban_user::v3::Request>,
 ) -> Result<ban_user::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
     let said = because(request.reason);
@@ -157,7 +169,6 @@ pub(super) async fn unban_user(
     server: Server,
     call: Call<unban_user::v3::Request>,
 ) -> Result<unban_user::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
     let said = because(request.reason);

@@ -2,23 +2,30 @@
 
 use error::Result;
 use rooms::{Draft, Group};
-use ruma::api::client::message::{get_message_events, send_message_event};
+use ruma::{
+    OwnedEventId,
+    api::client::message::{get_message_events, send_message_event},
+    events::MessageLikeEventType,
+};
+use serde::Deserialize;
 use storage::schema::ONCE_BY_DAY;
 
 use super::{
-    check_not_suspended,
     reading::{Reading, viewer},
+    redact::check_own,
     the_event,
     transaction::transaction,
 };
-use crate::{Call, Server};
+use crate::{Call, Server, suspended};
 
 /// [`PUT /rooms/{roomId}/send/{eventType}/{txnId}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid).
 pub(super) async fn send_message_event(
     server: Server,
     call: Call<send_message_event::v3::Request>,
 ) -> Result<send_message_event::v3::Response> {
-    check_not_suspended(&call.caller)?;
+    if call.caller.suspended {
+        check_redaction_of_own(&server, &call).await?;
+    }
     let request = call.request;
     let event_type = request.event_type.to_string();
     let action = ["send", request.room_id.as_str(), &event_type];
@@ -47,6 +54,28 @@ pub(super) async fn send_message_event(
     let sender = viewer(&server, &call.caller);
     server.rooms.is_active(&sender).await;
     Ok(send_message_event::v3::Response::new(event_id))
+}
+
+/// Who is suspended sends nothing but redactions of what they sent.
+///
+/// # Errors
+///
+/// 403 `M_USER_SUSPENDED`.
+async fn check_redaction_of_own(
+    server: &Server,
+    call: &Call<send_message_event::v3::Request>,
+) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Content {
+        redacts: OwnedEventId,
+    }
+    let content = serde_json::from_slice::<Content>(&call.body);
+    match (&call.event_type, content) {
+        (MessageLikeEventType::RoomRedaction, Ok(content)) => {
+            check_own(server, &call.caller, &call.room_id, &content.redacts).await
+        }
+        _ => Err(suspended::refusal()),
+    }
 }
 
 /// [`GET /rooms/{roomId}/messages`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).

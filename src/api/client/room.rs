@@ -22,8 +22,8 @@ use storage::schema::Membership;
 use users::Requester;
 
 use super::{
-    check_not_suspended, joined_room,
-    membership::{count_invite_of, resolve},
+    joined_room,
+    membership::{check_rooms_of, count_invite_of, resolve},
     reading::{Reading, viewer},
     reporting::checked_reason,
     space::Summary,
@@ -35,12 +35,12 @@ pub(super) async fn create_room(
     server: Server,
     call: Call<create_room::v3::Request>,
 ) -> Result<create_room::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     if !request.invite_3pid.is_empty() {
         return Err(no_third_parties());
     }
     count_invites(&server, &call.caller, &request.invite)?;
+    check_rooms_of(&server, &call.caller).await?;
     let public = request.visibility == Visibility::Public;
     let preset = match request.preset {
         Some(RoomPreset::PrivateChat) => Preset::PrivateChat,
@@ -101,7 +101,6 @@ pub(super) async fn upgrade_room(
     server: Server,
     call: Call<upgrade_room::v3::Request>,
 ) -> Result<upgrade_room::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let room = joined_room(&server, &call.room_id, &call.caller.user_id).await?;
     let upgrade = UpgradeRequest {
         user: call.caller.user_id.clone(),

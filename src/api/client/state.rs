@@ -16,7 +16,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{check_not_suspended, reading::Reading, the_event};
+use super::{reading::Reading, the_event};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/state/{eventType}/{stateKey}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey).
@@ -24,7 +24,6 @@ pub(super) async fn send_state_event(
     server: Server,
     call: Call<send_state_event::v3::Request>,
 ) -> Result<send_state_event::v3::Response> {
-    check_not_suspended(&call.caller)?;
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
     if request.event_type == StateEventType::RoomCanonicalAlias {

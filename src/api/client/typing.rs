@@ -3,7 +3,7 @@
 use error::Result;
 use ruma::api::client::typing::create_typing_event::{self, v3::Typing};
 
-use super::{check_not_suspended, check_own, reading::viewer};
+use super::{check_own, reading::viewer};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/typing/{userId}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidtypinguserid).
@@ -12,7 +12,6 @@ pub(super) async fn create_typing_event(
     call: Call<create_typing_event::v3::Request>,
 ) -> Result<create_typing_event::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
-    check_not_suspended(&call.caller)?;
     let viewer = viewer(&server, &call.caller);
     let timeout = match call.state {
         Typing::Yes(info) => Some(info.timeout),

@@ -63,6 +63,16 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
             users.set_own_limits(&user, limits).await?;
             Ok(Answer::User(user.into()))
         }
+        Command::SetLocked { user, locked } => {
+            let user = find(server, &user).await?;
+            users.set_locked(&user, locked).await?;
+            Ok(Answer::User(user.into()))
+        }
+        Command::SetSuspended { user, suspended } => {
+            let user = find(server, &user).await?;
+            users.set_suspended(&user, suspended).await?;
+            Ok(Answer::User(user.into()))
+        }
         Command::ListUsers { from } => list(server, from.as_deref()).await,
         Command::Backup { folder } => {
             let storage = server.storage.clone();
@@ -106,6 +116,8 @@ async fn list(server: &Server, from: Option<&str>) -> Result<Answer> {
         created_ts: account.created_ts,
         admin: account.admin,
         deactivated: account.deactivated,
+        locked: account.locked,
+        suspended: account.suspended,
     });
     Ok(Answer::Users {
         users: users.collect(),

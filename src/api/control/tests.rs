@@ -246,6 +246,8 @@ fn every_command_and_answer_survives_the_way() {
         created_ts: 1,
         admin: false,
         deactivated: true,
+        locked: false,
+        suspended: true,
     };
     let answers = [
         Answer::User("@a:b".into()),
