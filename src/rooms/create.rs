@@ -12,7 +12,9 @@ use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionI
 use serde_json::{Map, Value, json};
 
 use self::power_levels::power_levels;
-use crate::{Draft, Group, Rooms, membership::json_content, profiles::MemberProfile};
+use crate::{
+    Draft, Group, Rooms, invites::invited, membership::json_content, profiles::MemberProfile,
+};
 
 /// So many invites go into the commit that makes the room, and into each one after it.
 const INVITES_AT_ONCE: usize = 50;
@@ -89,7 +91,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE` if the alias is taken, `M_INVALID_PARAM` for an
+    /// 403 `M_INVITE_BLOCKED` if one of the invitees does not want that; 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE` if the alias is taken, `M_INVALID_PARAM` for an
     /// alias or a creator that cannot be one, `M_INVALID_ROOM_STATE` if the events contradict each other,
     /// `M_BAD_JSON` or 413 `M_TOO_LARGE` if one of them cannot be an event.
     pub async fn create(&self, mut request: NewRoomRequest) -> error::Result<OwnedRoomId> {
@@ -115,6 +117,9 @@ impl Rooms {
             self.creator_joins(&request.creator).await?,
         ];
         drafts.extend(first_state(rules, &request, admins, alias.as_deref())?);
+        let invites = invite.iter().map(|invitee| (&*request.creator, &**invitee));
+        self.check_invites(invites.chain(drafts.iter().filter_map(invited)))
+            .await?;
         let later = invite.split_off(invite.len().min(INVITES_AT_ONCE));
         drafts.extend(self.invites(&request, &invite).await?);
 

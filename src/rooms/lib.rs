@@ -19,6 +19,7 @@ pub mod event_filter;
 mod fold;
 mod format;
 mod guests;
+mod invites;
 mod jobs;
 mod members;
 mod membership;

@@ -6,7 +6,7 @@ use pdu::RoomRules;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use storage::ShortRoomId;
 
-use crate::{Group, Room, Rooms, draft::NewRoom, writer::RoomWriter};
+use crate::{Group, Room, Rooms, draft::NewRoom, invites::invited, writer::RoomWriter};
 
 /// Letters of a new room's id, before version 12.
 const ROOM_ID_LETTERS: usize = 18;
@@ -17,9 +17,12 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 403 `M_FORBIDDEN` if the room's rules do not allow one of them, 400 `M_BAD_JSON` or 413
+    /// 403 `M_FORBIDDEN` if the room's rules do not allow one of them, 403 `M_INVITE_BLOCKED` if one is an
+    /// invite that its invitee does not want, 400 `M_BAD_JSON` or 413
     /// `M_TOO_LARGE` if one cannot be an event, 404 `M_NOT_FOUND` for a redaction of nothing we know.
     pub async fn send(&self, room: &Arc<Room>, group: Group) -> error::Result<Vec<OwnedEventId>> {
+        let invites = group.drafts.iter().filter_map(invited);
+        self.check_invites(invites).await?;
         self.writer(room).submit(self, group).await
     }
 

@@ -14,6 +14,7 @@ use storage::{
     Stamped,
     schema::{self, Membership, UserChange, UserRoomRow},
 };
+use users::{InvitePermissions, Invites};
 
 use crate::{
     Request, Syncs,
@@ -36,10 +37,19 @@ pub(crate) struct Changes {
     pub(crate) joined: BTreeSet<ShortRoomId>,
     /// People whom the user does not want to hear of.
     pub(crate) ignored: HashSet<String>,
+    /// Whose invites they want.
+    pub(crate) invites: InvitePermissions,
     /// What the device is told of itself.
     pub(crate) of_device: OfDevice,
     /// Whose devices may have changed.
     pub(crate) devices: DeviceNews,
+}
+
+impl Changes {
+    /// Whether invites of somebody are shown.
+    pub(crate) fn welcomes(&self, sender: &str) -> bool {
+        !self.ignored.contains(sender) && self.invites.of(sender) == Invites::Welcome
+    }
 }
 
 /// A room in which something may have happened.
@@ -160,6 +170,8 @@ impl Syncs {
         let mut reads = Reads::new();
         let tail = reads.get(&schema::TAIL_BY_USER, &user);
         let ignored = reads.get(&schema::ACCOUNT_DATA_BY_USER, &ignored_key);
+        let invites = InvitePermissions::keys(&self.0.storage, user);
+        let invites = reads.get_all(&schema::ACCOUNT_DATA_BY_USER, &invites);
         let log = since.map(|since| {
             // Back to where their rooms are known, too.
             let known = known
@@ -189,6 +201,7 @@ impl Syncs {
         let of_user = OfUser::new(log.iter().flatten(), since);
         let ignored = answers.one(&ignored)?;
         let ignored = ignored.map(|row| users::ignored_users(&row.value.value.json));
+        let invites = InvitePermissions::of_rows(&answers.all(&invites)?);
         let mut moved = match (tails, since) {
             (Some(tails), Some(since)) => tails.moved(&answers, since)?,
             _ => BTreeMap::new(),
@@ -232,6 +245,7 @@ impl Syncs {
             rooms: self.named(snapshot, request, changed).await?,
             joined: rooms.joined().copied().collect(),
             ignored: ignored.unwrap_or_default(),
+            invites,
         };
         Ok((changes, account_data))
     }

@@ -125,8 +125,8 @@ impl Reading<'_> {
         Ok(left)
     }
 
-    /// Rooms to which the user was invited, or at which they began to knock, without invites from people
-    /// whom they ignore.
+    /// Rooms to which the user was invited, or at which they began to knock, without invites that they do
+    /// not want.
     pub(crate) fn outside(
         &self,
         changes: &Changes,
@@ -135,7 +135,7 @@ impl Reading<'_> {
         let wanted = |changed: &&ChangedRoom| {
             let row = &changed.row.value;
             row.membership == membership
-                && !(membership == Membership::Invite && changes.ignored.contains(&row.sender))
+                && (membership != Membership::Invite || changes.welcomes(&row.sender))
         };
         changes
             .rooms

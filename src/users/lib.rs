@@ -19,6 +19,7 @@ mod device;
 mod failures;
 mod filter;
 mod guest;
+mod invites;
 pub mod job;
 mod jwt;
 mod keys;
@@ -57,6 +58,7 @@ pub use self::{
     authenticate::{Requester, Seen},
     carry_over::{NamedRoom, carry_over},
     device::Device,
+    invites::{InvitePermissions, Invites},
     keys::{
         Backup, BackupKey, BackupKeys, BackupScope, BackupState, ClaimedKeys, CrossSigningUpload,
         KeyUpload, SignatureFailures, UserKeys,

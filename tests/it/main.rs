@@ -12,6 +12,7 @@ mod directory;
 mod discovery;
 mod filter;
 mod guest;
+mod invite;
 mod keys;
 mod knock;
 mod media;

@@ -31,7 +31,7 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// What is there before the specification has it: names that clients ask for before they use it.
-const UNSTABLE: &[&str] = &["org.matrix.msc3391"];
+const UNSTABLE: &[&str] = &["org.matrix.msc3391", "org.matrix.msc4155"];
 
 /// [`GET /_matrix/client/versions`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions).
 pub(super) async fn get_supported_versions(
