@@ -1,6 +1,7 @@
 //! Searches on the model engine, without HTTP; the index in a folder of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod cost;
 mod people;
 mod random_walks;
 mod rebuilding;
