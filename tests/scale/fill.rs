@@ -102,7 +102,7 @@ async fn write_all(folder: &Path, room_id: &str, drafts: impl Iterator<Item = Dr
         random: random.clone(),
         ..Options::default()
     };
-    let storage = Storage::open(folder.to_owned(), &options).unwrap();
+    let storage = Storage::open(folder, &options).unwrap();
     let keys = SigningKeys::open(&storage, &random).await.unwrap();
     let rooms = Rooms::new(Parts {
         storage,
