@@ -17,6 +17,7 @@ mod knock;
 mod media;
 mod membership;
 mod message;
+mod mutual_rooms;
 mod old_sync;
 mod peeking;
 mod presence;
@@ -200,6 +201,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint_assuming("dir", "f", message::get_message_events)
         .endpoint(message::send_message_event)
         .limited(Action::Message)
+        .endpoint(mutual_rooms::get_mutual_rooms)
         .endpoint(peeking::get_current_state)
         .endpoint(read_marker::set_read_marker)
         .checked_endpoint(receipt::has_thread_id, receipt::create_receipt)

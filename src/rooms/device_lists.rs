@@ -138,7 +138,7 @@ impl Rooms {
     }
 
     /// The generations of some rooms' flat tables.
-    async fn generations(
+    pub(crate) async fn generations(
         &self,
         snapshot: &Snapshot,
         rooms: &[ShortRoomId],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedRoomId, RoomId, events::StateEventType};
+use ruma::{OwnedRoomId, RoomId, UserId, events::StateEventType};
 use storage::{
     Range, ShortRoomId, ShortUserId, Snapshot,
     schema::{self, MemberRow, Membership, UserRoomRow},
@@ -119,6 +119,35 @@ impl Rooms {
             .flatten()
             .map(|((_, room), row)| (room, row.value))
             .filter(|(_, row)| !row.value.forgotten)
+            .collect())
+    }
+
+    /// The rooms in which two people both are, in the order of their short ids. Three round trips.
+    pub async fn mutual_rooms(
+        &self,
+        snapshot: &Snapshot,
+        user: ShortUserId,
+        other: &UserId,
+    ) -> error::Result<Vec<ShortRoomId>> {
+        let own = self.rooms_of(snapshot, user).await?;
+        let own: Vec<_> = own
+            .into_iter()
+            .filter(|(_, row)| row.value.membership == Membership::Join)
+            .map(|(room, _)| room)
+            .collect();
+        let other = self.storage().user_hash(other);
+        let keys: Vec<_> = self
+            .generations(snapshot, &own)
+            .await?
+            .into_iter()
+            .map(|(room, generation)| (room, generation, Membership::Join as u8, other))
+            .collect();
+        let rows = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
+        Ok(keys
+            .into_iter()
+            .zip(rows)
+            .filter(|(_, row)| row.is_some())
+            .map(|((room, ..), _)| room)
             .collect())
     }
 

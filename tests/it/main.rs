@@ -19,6 +19,7 @@ mod media;
 mod membership;
 mod message;
 mod moderation;
+mod mutual_rooms;
 mod old_sync;
 mod peeking;
 mod presence;

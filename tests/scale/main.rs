@@ -5,6 +5,8 @@
 //! and asks it the same of both. It prints, for each, the time to the answer and the server's processor time, and what
 //! an event takes on the disk and the server in memory. The two rooms should cost the same, where the answer
 //! does not hold all members.
+//!
+//! The server is the one that was built with this, or the binary that `CHAPAR_BINARY` names.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -47,7 +49,8 @@ async fn main() {
         members: numbers.next().unwrap_or(LARGE.members),
         events: numbers.next().unwrap_or(LARGE.events),
     };
-    let mut server = Server::start_with(CHAPAR, OPEN).await;
+    let binary = std::env::var("CHAPAR_BINARY").unwrap_or_else(|_| CHAPAR.to_owned());
+    let mut server = Server::start_with(&binary, OPEN).await;
     let people = People::register(&server).await;
     let mut rooms = Vec::new();
     for size in [SMALL, large] {

@@ -513,6 +513,7 @@ async fn queries_that_make_no_sense_are_no_fault_of_ours() {
         "animated",
         "timeout_ms",
         "allow_remote",
+        "user_id",
     ];
     for route in routes().iter().filter(|route| route.method == Method::GET) {
         let path = world.path(&route.paths[0], None);
