@@ -7,6 +7,7 @@ mod authenticated_media;
 mod backup;
 mod config;
 mod context;
+mod delayed_events;
 mod device;
 mod directory;
 mod discovery;
@@ -177,6 +178,16 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(alias::delete_alias)
         .endpoint(alias::get_alias)
         .endpoint(context::get_context)
+        .written(delayed_events::get_all_delayed_events)
+        .written(delayed_events::get_delayed_event)
+        .also_at("/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}")
+        .endpoint(delayed_events::send_delayed_event)
+        .limited(Action::Message)
+        .endpoint(delayed_events::send_delayed_event_unstable)
+        .limited(Action::Message)
+        .endpoint(delayed_events::update_delayed_event)
+        .endpoint(delayed_events::update_delayed_event_unstable)
+        .endpoint(delayed_events::update_delayed_event_by_body)
         .written(directory::get_public_rooms)
         .with_token_unless(|config| config.directory.open)
         .written(directory::get_public_rooms_filtered)
@@ -201,6 +212,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint_assuming("dir", "f", message::get_message_events)
         .endpoint(message::send_message_event)
         .limited(Action::Message)
+        .asked_with(delayed_events::DELAY, delayed_events::delayed_message_event)
         .endpoint(mutual_rooms::get_mutual_rooms)
         .endpoint(peeking::get_current_state)
         .endpoint(read_marker::set_read_marker)
@@ -230,6 +242,7 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(state::get_state_events)
         .endpoint(state::send_state_event)
         .limited(Action::Message)
+        .asked_with(delayed_events::DELAY, delayed_events::delayed_state_event)
         .endpoint(threads::get_threads)
         .endpoint(typing::create_typing_event)
 }

@@ -253,6 +253,31 @@ impl Routes {
         }))
     }
 
+    /// Lets another function answer where the query of the endpoint before this has a parameter. It is asked
+    /// without a body too.
+    #[must_use]
+    pub(crate) fn asked_with<R, F, Answer>(mut self, parameter: &'static str, function: F) -> Self
+    where
+        R: IncomingRequest<Authentication: Scheme> + Send + 'static,
+        F: Fn(Server, Call<R>) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Result<R::OutgoingResponse>> + Send + 'static,
+    {
+        if let Some(mut route) = self.0.pop() {
+            let handler = route.handler;
+            route.handler = Box::new(move |server, request, found| {
+                if !has_parameter(request.uri(), parameter) {
+                    return handler(server, request, found);
+                }
+                Box::pin(async move {
+                    let proven = prove::<R>(&server, request, &found).await?;
+                    encode(function(server, proven.call_or_empty(found)?).await?)
+                })
+            });
+            self.0.push(route);
+        }
+        self
+    }
+
     /// Lets the endpoint before this be found at another path too, which has the same variables.
     #[must_use]
     pub(crate) fn also_at(mut self, path: &str) -> Self {
@@ -339,15 +364,19 @@ fn with_short_forms(path: &'static str) -> Vec<String> {
     forms
 }
 
+fn has_parameter(uri: &Uri, parameter: &str) -> bool {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    pairs
+        .map(|pair| pair.split('=').next())
+        .any(|key| key == Some(parameter))
+}
+
 /// Adds a parameter to the query, if it is not there.
 fn assume(uri: &mut Uri, parameter: &str, value: &str) {
-    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-    let is_there = query
-        .split('&')
-        .any(|pair| pair.split('=').next() == Some(parameter));
-    if is_there {
+    if has_parameter(uri, parameter) {
         return;
     }
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     let separator = if query.is_empty() { "" } else { "&" };
     if let Ok(whole) = format!("{path}?{query}{separator}{parameter}={value}").parse() {
         *uri = whole;
@@ -363,17 +392,59 @@ async fn receive<R>(
 where
     R: IncomingRequest<Authentication: Scheme>,
 {
+    let proven = prove::<R>(server, request, &found).await?;
+    let request = parse::parse::<R>(proven.head, &proven.body, &found.arguments, check)?;
+    Ok(Call {
+        caller: proven.caller,
+        address: proven.address,
+        request,
+        body: proven.body,
+    })
+}
+
+/// A request whose caller is proven and may ask for it.
+struct Proven<R: Metadata<Authentication: Scheme>> {
+    head: http::request::Parts,
+    body: Bytes,
+    address: Option<IpAddr>,
+    caller: <R::Authentication as Scheme>::Caller,
+}
+
+async fn prove<R>(server: &Server, request: Request<Body>, found: &Found) -> Result<Proven<R>>
+where
+    R: IncomingRequest<Authentication: Scheme>,
+{
     let (head, body) = request.into_parts();
     let address = head.extensions.get::<Peer>().map(|Peer(address)| *address);
     let (caller, body) = R::Authentication::prove(server, &head, body).await?;
     found.admit(server, R::Authentication::requester(&caller), address)?;
-    let request = parse::parse::<R>(head, &body, &found.arguments, check)?;
-    Ok(Call {
-        caller,
-        address,
-        request,
+    Ok(Proven {
+        head,
         body,
+        address,
+        caller,
     })
+}
+
+impl<R: IncomingRequest<Authentication: Scheme>> Proven<R> {
+    /// The call; without a body as with an empty object, and with an empty state key where the path has none.
+    fn call_or_empty(self, mut found: Found) -> Result<Call<R>> {
+        let path = R::PATH_BUILDER.all_paths().next().unwrap_or_default();
+        let variables = path.matches('{').count();
+        found.arguments.fill(variables);
+        let body: &[u8] = if self.body.is_empty() {
+            b"{}"
+        } else {
+            &self.body
+        };
+        let request = parse::parse::<R>(self.head, body, &found.arguments, no_check)?;
+        Ok(Call {
+            caller: self.caller,
+            address: self.address,
+            request,
+            body: self.body,
+        })
+    }
 }
 
 /// The request, and its body as it comes in.

@@ -5,7 +5,7 @@
 use error::Result;
 
 /// Endpoints, by Ruma's names.
-const ALLOWED: [&str; 34] = [
+const ALLOWED: [&str; 38] = [
     // To look at rooms.
     "get_state_events",
     "get_state_event_for_key",
@@ -36,6 +36,11 @@ const ALLOWED: [&str; 34] = [
     "upload_keys",
     "get_keys",
     "claim_keys",
+    // MSC4140: to take part in calls.
+    "get_all_delayed_events",
+    "get_delayed_event",
+    "send_delayed_event",
+    "update_delayed_event",
     // NOTSPEC: these are not in the list; without them there is no way to use what is.
     "join_room_by_id_or_alias",
     "create_filter",

@@ -47,6 +47,11 @@ impl Arguments {
         }
         Ok(Self(list))
     }
+
+    /// Adds empty values for variables that a short form of the path leaves out, up to so many.
+    pub(crate) fn fill(&mut self, variables: usize) {
+        self.0.resize(self.0.len().max(variables), String::new());
+    }
 }
 
 fn names_an_identifier(name: &str) -> bool {

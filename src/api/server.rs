@@ -133,6 +133,10 @@ impl Server {
         server
             .workers
             .spawn(async move { search.follow(shutdown.begun()).await });
+        let (rooms, shutdown) = (server.rooms.clone(), server.shutdown.clone());
+        server
+            .workers
+            .spawn(async move { rooms.send_delayed_events(shutdown.begun()).await });
         Ok(server)
     }
 }

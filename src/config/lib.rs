@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod declare;
+mod delayed_events;
 mod directory;
 mod example;
 mod kinds;
@@ -35,6 +36,7 @@ mod support;
 mod tests;
 
 pub use self::{
+    delayed_events::DelayedEvents,
     directory::Directory,
     kinds::{ByteCount, Secret},
     limits::Limits,
@@ -131,6 +133,8 @@ sections! {
     media: Media;
     /// The directory of published rooms.
     directory: Directory;
+    /// Events that are to be sent later.
+    delayed_events: DelayedEvents;
     /// Who is online.
     presence: Presence;
     /// What is written to the log.

@@ -29,6 +29,7 @@ use ruma::api::{
     client::uiaa::UiaaInfo,
     error::{ErrorKind, StandardErrorBody},
 };
+use serde_json::{Map, Value};
 
 pub use self::kinds::*;
 
@@ -50,6 +51,7 @@ enum Inner {
         status: StatusCode,
         kind: ErrorKind,
         message: String,
+        more: Map<String, Value>,
     },
     Challenge(UiaaInfo),
     Internal {
@@ -68,6 +70,7 @@ impl Error {
             status,
             kind,
             message: message.into(),
+            more: Map::new(),
         }))
     }
 
@@ -97,6 +100,15 @@ impl Error {
     pub fn with_status(mut self, new: StatusCode) -> Self {
         if let Inner::Matrix { status, .. } = &mut *self.0 {
             *status = new;
+        }
+        self
+    }
+
+    /// The same error with one more member beside `errcode` and `error`, for `errcode`s to which Ruma gives
+    /// none. Only Matrix errors have any.
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        if let Inner::Matrix { more, .. } = &mut *self.0 {
+            more.insert(name.to_owned(), value.into());
         }
         self
     }
@@ -185,6 +197,7 @@ impl fmt::Display for Error {
                 status,
                 kind,
                 message,
+                ..
             } => {
                 write!(f, "{} {}: {message}", status.as_u16(), kind.errcode())
             }

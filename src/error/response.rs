@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use ruma::api::error::{ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody};
+use serde_json::Value;
 
 use crate::{Error, Inner};
 
@@ -25,8 +26,18 @@ impl Error {
         let retry_after = self.retry_after_seconds();
         let status = self.status();
         let body = match *self.0 {
-            Inner::Matrix { kind, message, .. } => {
-                serde_json::to_vec(&StandardErrorBody::new(kind, message)).map(Bytes::from)
+            Inner::Matrix {
+                kind,
+                message,
+                more,
+                ..
+            } => {
+                let mut body = serde_json::to_value(StandardErrorBody::new(kind, message));
+                if let Ok(Value::Object(body)) = &mut body {
+                    body.extend(more);
+                }
+                body.and_then(|body| serde_json::to_vec(&body))
+                    .map(Bytes::from)
             }
             Inner::Challenge(info) => serde_json::to_vec(&info).map(Bytes::from),
             Inner::Internal { passes: true, .. } => Ok(Bytes::from_static(TOO_BUSY)),

@@ -10,11 +10,11 @@ use std::{
 use pdu::{EventNumber, canonical};
 use serde_json::value::RawValue;
 use storage::{
-    Reads, Snapshot,
+    Reads, Snapshot, Storage,
     schema::{EventHeader, EventRow, Membership},
 };
 
-use crate::{Look, ReadEvent, Room, Rooms, Viewer, read::content_of, relations::Bundle};
+use crate::{Look, ReadEvent, Room, Rooms, Viewer, delayed, read::content_of, relations::Bundle};
 
 /// How events are given out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +150,7 @@ impl Room {
             .hidden_before(snapshot, viewer, look, events, &memberships, &others)
             .await?;
         let writer = Writer {
+            storage: rooms.storage(),
             room: self,
             viewer,
             others: &others,
@@ -208,6 +209,7 @@ struct Writing<'a> {
 }
 
 struct Writer<'a> {
+    storage: &'a Storage,
     room: &'a Room,
     viewer: &'a Viewer,
     /// The events that those to be written name.
@@ -299,6 +301,10 @@ impl Writer<'_> {
         {
             json.push_str(",\"transaction_id\":");
             quote(json, &sent.transaction_id)?;
+        }
+        if let Some(delay_id) = delayed::delay_id(self.storage, self.viewer, header) {
+            json.push_str(",\"org.matrix.msc4140.delay_id\":");
+            quote(json, delay_id)?;
         }
         Ok(())
     }

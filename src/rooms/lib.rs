@@ -10,6 +10,7 @@ mod aliases;
 mod client_event;
 mod create;
 mod current;
+mod delayed;
 mod device_lists;
 mod directory;
 mod draft;
@@ -63,6 +64,7 @@ use self::writer::RoomWriter;
 pub use self::{
     client_event::{EventForm, EventFormat},
     create::{InitialState, NewRoomRequest, Preset},
+    delayed::{DelayAction, Delayed, NewDelayedEvent},
     directory::{DirectoryPage, DirectoryQuery, DirectoryToken},
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,

@@ -8,6 +8,7 @@
 )]
 
 mod cost;
+mod delayed;
 mod directory;
 mod nearest;
 pub(crate) mod people;

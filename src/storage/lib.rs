@@ -85,6 +85,8 @@ pub enum Topic {
     Stream,
     /// A job was left to be worked off.
     Jobs,
+    /// An event was left to be sent later.
+    DelayedEvents,
 }
 
 /// A batch that was not written, or of which that is not known.

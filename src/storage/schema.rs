@@ -3,6 +3,7 @@
 //! A table's number and its rows' types are the disk format. Names read `<value>_by_<key>`. Keys hold
 //! short ids and keyed hashes, never names or text.
 
+mod delayed;
 mod directory;
 mod event;
 mod keys;
@@ -15,6 +16,7 @@ mod server;
 mod users;
 
 pub use self::{
+    delayed::*,
     directory::*,
     event::{EventHeader, EventRow, Sent, Visibility},
     keys::*,
@@ -50,6 +52,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         MEDIA_TABLES,
         MODERATION_TABLES,
         DIRECTORY_TABLES,
+        DELAYED_TABLES,
         PROBE_TABLES,
     ];
     let mut tables = parts.concat();

@@ -7,6 +7,7 @@ mod backup;
 mod cli;
 mod config;
 mod context;
+mod delayed_events;
 mod device;
 mod directory;
 mod discovery;

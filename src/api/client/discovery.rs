@@ -31,7 +31,12 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// What is there before the specification has it: names that clients ask for before they use it.
-const UNSTABLE: &[&str] = &["org.matrix.msc3391", "org.matrix.msc4155"];
+const UNSTABLE: &[&str] = &[
+    "org.matrix.msc3391",
+    "org.matrix.msc4140",
+    "org.matrix.msc4140.stable",
+    "org.matrix.msc4155",
+];
 
 /// [`GET /_matrix/client/versions`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions).
 pub(super) async fn get_supported_versions(
@@ -78,15 +83,27 @@ pub(super) async fn get_capabilities(
         set_avatar_url: Value,
         #[serde(rename = "m.get_login_token")]
         get_login_token: Value,
+        #[serde(rename = "m.delayed_events")]
+        delayed_events: Value,
+        #[serde(rename = "org.matrix.msc4140.delayed_events")]
+        unstable_delayed_events: Value,
         #[serde(flatten)]
         others: Capabilities,
     }
+    let settings = &server.config.delayed_events;
+    // MSC4140.
+    let delayed_events = json!({
+        "max_delay_ms": u64::try_from(settings.max_delay.as_millis()).unwrap_or(u64::MAX),
+        "max_scheduled": settings.max_scheduled,
+    });
     // What is so by default Ruma does not write; the specification shows it, and clients look for it.
     let capabilities = Whole {
         change_password: json!({ "enabled": true }),
         set_displayname: json!({ "enabled": true }),
         set_avatar_url: json!({ "enabled": true }),
         get_login_token: json!({ "enabled": true }),
+        delayed_events: delayed_events.clone(),
+        unstable_delayed_events: delayed_events,
         others: capabilities,
     };
     let answer = json!({ "capabilities": capabilities });

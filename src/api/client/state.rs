@@ -44,7 +44,7 @@ pub(super) async fn send_state_event(
 /// # Errors
 ///
 /// 400 `M_BAD_ALIAS` if one leads nowhere or elsewhere, 400 `M_INVALID_PARAM` if one is no alias.
-async fn check_aliases(server: &Server, room: &Room, content: &str) -> Result<()> {
+pub(super) async fn check_aliases(server: &Server, room: &Room, content: &str) -> Result<()> {
     #[derive(Default, Deserialize)]
     struct Content {
         alias: Option<String>,

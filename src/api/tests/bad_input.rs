@@ -90,6 +90,8 @@ impl World {
             ("version", "1".to_owned()),
             ("session_id", "session".to_owned()),
             ("report_id", "1".to_owned()),
+            ("delay_id", "delay".to_owned()),
+            ("action", "send".to_owned()),
         ]);
         world
     }
@@ -309,12 +311,15 @@ async fn bodies_that_are_none_are_refused() {
 }
 
 /// Names of fields that bodies of the specification have.
-const FIELDS: [&str; 48] = [
+const FIELDS: [&str; 52] = [
     "access_token",
+    "action",
     "auth",
     "avatar_url",
     "body",
+    "content",
     "creation_content",
+    "delay_ms",
     "device_id",
     "devices",
     "displayname",
@@ -348,6 +353,7 @@ const FIELDS: [&str; 48] = [
     "room_version",
     "search_categories",
     "search_term",
+    "state_key",
     "status_msg",
     "thread_id",
     "timeout",
@@ -514,6 +520,9 @@ async fn queries_that_make_no_sense_are_no_fault_of_ours() {
         "timeout_ms",
         "allow_remote",
         "user_id",
+        "ts",
+        "max_depth",
+        "suggested_only",
     ];
     for route in routes().iter().filter(|route| route.method == Method::GET) {
         let path = world.path(&route.paths[0], None);

@@ -62,12 +62,13 @@ pub struct EventHeader {
     pub redacted_because: Option<EventNumber>,
 }
 
-/// The device that sent an event, and the transaction id it gave to it.
+/// The device that sent an event, and the transaction id it gave to it; of an event that was delayed
+/// (MSC4140) its sender and no device, and its delay id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// The hash of user and device.
+    /// The hash of user and device, or of the user and an empty text.
     pub device: NameHash,
-    /// Shown to that device only, as `unsigned.transaction_id`.
+    /// Shown to that device only, as `unsigned.transaction_id`; a delay id to its sender only, as `delay_id`.
     pub transaction_id: String,
 }
 
