@@ -265,3 +265,55 @@ async fn aliases_in_state_must_lead_to_the_room() {
         .set_state(&room, "m.room.canonical_alias", "", canonical)
         .await;
 }
+
+/// MSC3757: state that belongs to whom its key begins with.
+#[tokio::test]
+async fn owned_state_is_its_owners_and_of_those_with_more_power() {
+    const TYPE: &str = "org.example.owned";
+    const SUFFIX: &str = "_state_key_suffix:!@#$123";
+    let server = server().await;
+    let (creator, user, other) = (
+        server.user("creator").await,
+        server.user("user").await,
+        server.user("other").await,
+    );
+    for version in ["10", "org.matrix.msc3757.10", "org.matrix.msc3757.11"] {
+        let owned = version != "10";
+        let levels = json!({"events": {TYPE: 0}});
+        let body = json!({"preset": "public_chat", "room_version": version,
+            "power_level_content_override": levels});
+        let room = creator.create_room(body).await;
+        user.join(&room).await;
+        other.join(&room).await;
+        let with = |id: &str, suffix: &str| format!("{id}{suffix}");
+        let cases = [
+            (&user, user.id.clone(), 200, 200),
+            (&user, with(&user.id, SUFFIX), 403, 200),
+            (&creator, user.id.clone(), 403, 200),
+            (&creator, with(&user.id, SUFFIX), 403, 200),
+            (&user, other.id.clone(), 403, 403),
+            (&user, with(&other.id, SUFFIX), 403, 403),
+            (&user, with(&user.id, &SUFFIX[1..]), 403, 403),
+            (&user, format!("@prefix_{}{SUFFIX}", user.id), 403, 403),
+            (&creator, "@notinroom:hs2".to_owned(), 403, 200),
+            (&creator, "@oops".to_owned(), 403, 400),
+            (
+                &creator,
+                format!("{}@{}", creator.id, &SUFFIX[1..]),
+                403,
+                400,
+            ),
+        ];
+        for (sender, key, plain, own) in cases {
+            let answer = sender.try_set_state(&room, TYPE, &key, json!({})).await;
+            let wanted = if owned { own } else { plain };
+            assert_eq!(answer.status, wanted, "{version} {key}: {answer}");
+            let errcode = match wanted {
+                200 => continue,
+                400 => "M_BAD_JSON",
+                _ => "M_FORBIDDEN",
+            };
+            assert_eq!(answer.body["errcode"], errcode);
+        }
+    }
+}
