@@ -31,6 +31,7 @@ mod read;
 mod read_marker;
 mod receipts;
 mod receive;
+mod relation_filter;
 mod relations;
 mod reports;
 mod restricted;
@@ -76,6 +77,7 @@ pub use self::{
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
+    relation_filter::RelationFilter,
     relations::{RECURSION_DEPTH, Related},
     reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
     room::Room,

@@ -9,7 +9,7 @@ use storage::{Reads, Snapshot, schema::Place};
 
 use self::stretch::{Bounds, Stretch};
 use crate::{
-    Look, PlaceToken, ReadEvent, Room, Viewer,
+    Look, PlaceToken, ReadEvent, RelationFilter, Room, Rooms, Viewer,
     event_filter::{passes, wants_room},
 };
 
@@ -66,6 +66,7 @@ impl Room {
             viewer,
             look,
             filter,
+            relations: None,
         };
         paging.page(span, None).await
     }
@@ -113,6 +114,7 @@ impl Room {
             viewer,
             look: &look,
             filter: wanted.filter,
+            relations: wanted.relations,
         };
         let page = paging.page(span, ahead).await?;
         Ok((look, span.from, page))
@@ -130,6 +132,8 @@ pub struct Wanted<'a> {
     pub limit: usize,
     /// Which events are wanted.
     pub filter: &'a RoomEventFilter,
+    /// And by how they relate or are related to, if that matters.
+    pub relations: Option<(&'a Rooms, &'a RelationFilter)>,
 }
 
 /// One more than wanted tells whether there is another page.
@@ -143,6 +147,7 @@ struct Paging<'a> {
     viewer: &'a Viewer,
     look: &'a Look,
     filter: &'a RoomEventFilter,
+    relations: Option<(&'a Rooms, &'a RelationFilter)>,
 }
 
 impl Paging<'_> {
@@ -198,7 +203,19 @@ impl Paging<'_> {
             .into_iter()
             .flatten()
             .filter(|event| passes(self.filter, event))
+            .filter(|event| {
+                self.relations
+                    .is_none_or(|(_, relations)| relations.passes(event))
+            })
             .collect();
+        let events = match self.relations {
+            Some((rooms, relations)) => {
+                self.room
+                    .related_as_wanted(rooms, self.snapshot, events, relations)
+                    .await?
+            }
+            None => events,
+        };
         let visible = self
             .room
             .visible(self.snapshot, self.viewer, self.look, &events)

@@ -442,3 +442,88 @@ async fn threads_are_listed_by_their_latest_reply() {
     let own = threads(&alice, "?include=participated").await;
     assert_eq!(ids(list(&own, "chunk")).len(), 3);
 }
+
+/// [Filtering](https://spec.matrix.org/v1.19/client-server-api/#filtering) by relations, and MSC3874.
+#[tokio::test]
+async fn messages_are_chosen_by_how_they_relate_and_are_related_to() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let since = alice.sync(None).await.next_batch();
+    let root = alice.say(&room, "root").await;
+    let mut relating = Vec::new();
+    for (user, rel_type) in [(&alice, "m.thread"), (&bob, "m.reference")] {
+        let relates = json!({"event_id": root, "rel_type": rel_type});
+        let content = json!({"msgtype": "m.text", "body": rel_type, "m.relates_to": relates});
+        relating.push(user.send(&room, "m.room.message", content).await);
+    }
+    let annotation = json!({"event_id": relating[0], "rel_type": "m.annotation", "key": "x"});
+    let content = json!({"m.relates_to": annotation});
+    bob.send(&room, "m.reaction", content).await;
+    let [thread, reference] = [relating[0].as_str(), relating[1].as_str()];
+    let root = root.as_str();
+    let (alice_id, bob_id) = (&alice.id, &bob.id);
+    let cases = [
+        (
+            json!({"org.matrix.msc3874.rel_types": ["m.thread"]}),
+            vec![thread],
+        ),
+        (json!({"rel_types": ["m.thread"]}), vec![thread]),
+        (
+            json!({"rel_types": ["m.thread", "m.reference"]}),
+            vec![thread, reference],
+        ),
+        (json!({"rel_types": []}), vec![]),
+        (
+            json!({"org.matrix.msc3874.not_rel_types": ["m.thread"]}),
+            vec![root, reference],
+        ),
+        (
+            json!({"not_rel_types": ["m.reference"]}),
+            vec![root, thread],
+        ),
+        (
+            json!({"not_rel_types": ["m.thread", "m.reference"]}),
+            vec![root],
+        ),
+        (json!({"not_rel_types": []}), vec![root, thread, reference]),
+        (json!({"related_by_rel_types": ["m.thread"]}), vec![root]),
+        (
+            json!({"related_by_rel_types": ["m.annotation"]}),
+            vec![thread],
+        ),
+        (
+            json!({"related_by_rel_types": ["m.reference", "m.annotation"]}),
+            vec![root, thread],
+        ),
+        (json!({"related_by_rel_types": ["m.replace"]}), vec![]),
+        (json!({"related_by_senders": [bob_id]}), vec![root, thread]),
+        (json!({"related_by_senders": [alice_id]}), vec![root]),
+        (
+            json!({"related_by_senders": [alice_id], "related_by_rel_types": ["m.thread"]}),
+            vec![root],
+        ),
+        (
+            json!({"related_by_senders": [bob_id], "related_by_rel_types": ["m.thread"]}),
+            vec![],
+        ),
+    ];
+    let path = format!("/rooms/{room}/messages?dir=f&from={}", encode(&since));
+    for (mut filter, wanted) in cases {
+        filter["types"] = json!(["m.room.message"]);
+        let query = format!("{path}&filter={}", encode(&filter.to_string()));
+        let page = alice.get(&query).await.ok();
+        assert_eq!(ids(list(&page, "chunk")), wanted, "{filter}");
+    }
+    for wrong in [
+        json!({"rel_types": "m.thread"}),
+        json!({"related_by_senders": ["nobody"]}),
+        json!([]),
+    ] {
+        let query = format!("{path}&filter={}", encode(&wrong.to_string()));
+        alice.get(&query).await.refused(400, "M_INVALID_PARAM");
+    }
+    let versions = "/_matrix/client/versions";
+    let versions = server.ask(reqwest::Method::GET, versions, None).await.ok();
+    assert_eq!(versions["unstable_features"]["org.matrix.msc3874"], true);
+}

@@ -33,6 +33,7 @@ const VERSIONS: &[&str] = &[
 /// What is there before the specification has it: names that clients ask for before they use it.
 const UNSTABLE: &[&str] = &[
     "org.matrix.msc3391",
+    "org.matrix.msc3874",
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
     "org.matrix.msc4155",

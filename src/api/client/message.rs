@@ -1,10 +1,10 @@
 //! Messages of a room: sending them, and reading the timeline.
 
 use error::Result;
-use rooms::{Draft, Group};
+use rooms::{Draft, Group, RelationFilter};
 use ruma::{
     OwnedEventId,
-    api::client::message::{get_message_events, send_message_event},
+    api::client::{filter::RoomEventFilter, message::send_message_event},
     events::MessageLikeEventType,
 };
 use serde::Deserialize;
@@ -17,6 +17,63 @@ use super::{
     transaction::transaction,
 };
 use crate::{Call, Server, suspended};
+
+/// Ruma's request lacks what filters say of relations.
+mod get_message_events {
+    pub(super) mod v3 {
+        pub(crate) use ruma::api::client::message::get_message_events::v3::Response;
+        use ruma::{
+            OwnedRoomId, UInt,
+            api::{Direction, auth_scheme::AccessToken, request},
+            metadata, uint,
+        };
+
+        use super::super::Filter;
+
+        metadata! {
+            method: GET,
+            rate_limited: false,
+            authentication: AccessToken,
+            history: {
+                1.0 => "/_matrix/client/r0/rooms/{room_id}/messages",
+                1.1 => "/_matrix/client/v3/rooms/{room_id}/messages",
+            }
+        }
+
+        /// Request of `GET /messages`.
+        #[request]
+        pub(crate) struct Request {
+            #[ruma_api(path)]
+            pub(crate) room_id: OwnedRoomId,
+            #[ruma_api(query)]
+            pub(crate) from: Option<String>,
+            #[ruma_api(query)]
+            pub(crate) to: Option<String>,
+            #[ruma_api(query)]
+            pub(crate) dir: Direction,
+            #[serde(default = "page")]
+            #[ruma_api(query)]
+            pub(crate) limit: UInt,
+            #[serde(with = "ruma::serde::json_string", default)]
+            #[ruma_api(query)]
+            pub(crate) filter: Filter,
+        }
+
+        fn page() -> UInt {
+            uint!(10)
+        }
+    }
+}
+pub(super) use self::get_message_events::v3::Request as MessagesRequest;
+
+/// A filter of room events, with what it says of relations.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Filter {
+    #[serde(flatten)]
+    pub(super) plain: RoomEventFilter,
+    #[serde(flatten)]
+    pub(super) relations: RelationFilter,
+}
 
 /// [`PUT /rooms/{roomId}/send/{eventType}/{txnId}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid).
 pub(super) async fn send_message_event(
@@ -81,11 +138,11 @@ async fn check_redaction_of_own(
 /// [`GET /rooms/{roomId}/messages`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).
 pub(super) async fn get_message_events(
     server: Server,
-    call: Call<get_message_events::v3::Request>,
+    call: Call<MessagesRequest>,
 ) -> Result<get_message_events::v3::Response> {
     let (reading, start, page) = Reading::page(&server, &call.caller, &call.request).await?;
     let mut response = get_message_events::v3::Response::new();
-    if !call.filter.lazy_load_options.is_disabled()
+    if !call.filter.plain.lazy_load_options.is_disabled()
         && let Some(first) = page.events.first()
     {
         let members = reading.senders(first.roots.after, &page.events).await?;

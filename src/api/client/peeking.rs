@@ -44,6 +44,7 @@ pub(super) async fn get_current_state(
         direction: Direction::Backward,
         limit: FIRST_EVENTS,
         filter: &filter,
+        relations: None,
     };
     let (_, end, mut page) = room
         .look_at_page(&reading.snapshot, &reading.viewer, None, &wanted)
@@ -133,6 +134,7 @@ async fn new_events(reading: &Reading, from: PlaceToken) -> Result<Page> {
         direction: Direction::Forward,
         limit: EVENTS_MAX,
         filter: &filter,
+        relations: None,
     };
     let (_, _, page) = reading
         .room

@@ -9,16 +9,14 @@ use rooms::{
 };
 use ruma::{
     RoomId,
-    api::{
-        Direction,
-        client::{filter::RoomEventFilter, message::get_message_events},
-    },
+    api::{Direction, client::filter::RoomEventFilter},
     events::StateEventType,
     serde::Raw,
 };
 use storage::{Position, Snapshot, schema::Place};
 use users::Requester;
 
+use super::message::MessagesRequest;
 use crate::Server;
 
 /// The most events on a page.
@@ -87,7 +85,7 @@ impl Reading {
     pub(super) async fn page(
         server: &Server,
         requester: &Requester,
-        request: &get_message_events::v3::Request,
+        request: &MessagesRequest,
     ) -> Result<(Self, PlaceToken, Page)> {
         let room = server.rooms.room(&request.room_id).await?;
         let snapshot = server.rooms.snapshot().await?;
@@ -99,13 +97,15 @@ impl Reading {
             }
         }
         let [from, to] = boundaries;
-        let limit = request.filter.limit.unwrap_or(request.limit);
+        let filter = &request.filter.plain;
+        let limit = filter.limit.unwrap_or(request.limit);
         let limit = usize::try_from(u64::from(limit.min(request.limit)));
         let wanted = Wanted {
             to,
             direction: request.dir,
             limit: limit.unwrap_or(MOST).clamp(1, MOST),
-            filter: &request.filter,
+            filter,
+            relations: Some((&server.rooms, &request.filter.relations)),
         };
         let (look, start, page) = room.look_at_page(&snapshot, &viewer, from, &wanted).await?;
         let reading = Self {

@@ -333,6 +333,7 @@ async fn a_look_with_a_page_sees_what_both_see_apart() {
                 direction,
                 limit: 5,
                 filter: &filter,
+                relations: None,
             };
             let (look, start, page) = room
                 .look_at_page(&snapshot, viewer, None, &wanted)
