@@ -1,4 +1,7 @@
 //! What of a room's events is in the index: the text that each says now, the latest edit in its place.
+//!
+//! NOTSPEC: encrypted rooms are not left out as a whole. What in them is not encrypted is found: names, topics,
+//! and what was said before. Synapse does so too.
 
 use std::{
     borrow::Cow,

@@ -69,15 +69,18 @@ impl Role {
                 Self::Between
             };
         }
+        if letter.is_alphanumeric() {
+            return if is_unspaced(letter) {
+                Self::Alone
+            } else {
+                Self::Letter
+            };
+        }
         // What is taken away in comparing does not end a word either.
         if fold(letter.encode_utf8(&mut [0; 4])).is_empty() {
             Self::Mark
-        } else if !letter.is_alphanumeric() {
-            Self::Between
-        } else if is_unspaced(letter) {
-            Self::Alone
         } else {
-            Self::Letter
+            Self::Between
         }
     }
 }
