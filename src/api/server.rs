@@ -91,7 +91,7 @@ impl Server {
             server_name: server_name.clone(),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
-            folder: parts.config.storage.data.join("media"),
+            folder: parts.config.storage.data.join(media::FOLDER),
             sync: parts.config.storage.sync,
             settings: parts.config.media.clone(),
         })

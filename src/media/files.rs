@@ -15,8 +15,9 @@ use std::{
 
 use error::Result;
 use storage::{
-    NameHash,
+    BackupError, NameHash,
     schema::{MEDIA_BY_HASH, MediaState},
+    share_folder,
 };
 use tokio::task::spawn_blocking;
 
@@ -139,6 +140,15 @@ impl Files {
             file.sync_all()?;
         }
         fs::rename(draft, path)
+    }
+
+    /// Puts all files into a folder of a backup, in the order in which a file moves on: one on its way is met
+    /// at one end or the other.
+    pub(crate) fn share(&self, to: &Path) -> std::result::Result<(), BackupError> {
+        for name in ["arriving", "files", "thumbnails"] {
+            share_folder(&self.root.join(name), &to.join(name))?;
+        }
+        Ok(())
     }
 
     async fn arrivals(&self) -> Result<Vec<PathBuf>> {

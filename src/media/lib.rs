@@ -16,12 +16,17 @@ mod tests;
 mod thumbnail;
 mod upload;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use error::Result;
 use ruma::OwnedServerName;
 use storage::{
-    Batch, Clock, CommitError, NameHash, Position, Random, Snapshot, Storage, schema::MediaRow,
+    BackupError, Batch, Clock, CommitError, NameHash, Position, Random, Snapshot, Storage,
+    schema::MediaRow,
 };
 
 use self::{files::Files, thumbnail::Workshop};
@@ -31,6 +36,9 @@ pub use self::{
     thumbnail::{Thumbnail, Wanted},
     upload::{Described, Upload},
 };
+
+/// The folder for files, in the data folder and in backups.
+pub const FOLDER: &str = "media";
 
 /// How often a change is tried before it is given up.
 const MAX_ATTEMPTS: u32 = 32;
@@ -89,6 +97,15 @@ impl Media {
         }));
         media.settle_arrivals().await?;
         Ok(media)
+    }
+
+    /// Puts the files into a backup that holds the rows already. Blocks while it does.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or written.
+    pub fn back_up(&self, backup: &Path) -> std::result::Result<(), BackupError> {
+        self.0.files.share(&backup.join(FOLDER))
     }
 
     /// The longest file, in bytes.

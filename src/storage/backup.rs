@@ -1,12 +1,12 @@
 //! Backups: made while the server runs, restored into an empty folder.
 //!
-//! A backup is a folder with the database in it as it was at one moment, whole in itself. Data files
-//! never change once they are written, so where both lie on one disk they are shared and not copied: a
-//! backup that is to outlive the disk belongs on another.
+//! A backup is a folder with the database in it as it was at one moment, whole in itself, and beside it the
+//! folders of files that its rows name. Files never change once they are written, so where both lie on one
+//! disk they are shared and not copied: a backup that is to outlive the disk belongs on another.
 
 use std::{
     fs::{self, DirBuilder, File},
-    io,
+    io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -15,6 +15,9 @@ use crate::{Engine, OpenError, Options, Storage, rocks::Rocks, wake::Wakeups};
 
 /// Where in a backup the database lies. There is none until it is whole.
 const DATABASE: &str = "database";
+
+/// What the database in a backup is called until all is there.
+const UNFINISHED_DATABASE: &str = "unfinished";
 
 /// What the folder of a restore is called until it is whole.
 const UNFINISHED: &str = "restoring";
@@ -58,12 +61,17 @@ pub enum BackupError {
 
 impl Storage {
     /// Makes a backup of everything acknowledged by now, in the folder `folder`, which must not be there
-    /// yet. Blocks while it does; commits go on meanwhile.
+    /// yet. `beside` then puts the folders of files into it that rows name ([`share_folder`]). Blocks while it
+    /// does; commits go on meanwhile.
     ///
     /// # Errors
     ///
     /// See [`BackupError`]. What was begun is removed.
-    pub fn backup(&self, folder: &Path) -> Result<(), BackupError> {
+    pub fn backup(
+        &self,
+        folder: &Path,
+        beside: impl FnOnce(&Path) -> Result<(), BackupError>,
+    ) -> Result<(), BackupError> {
         let Engine::Rocks(rocks) = &self.0.engine else {
             return Err(BackupError::Engine("it lies in memory only".to_owned()));
         };
@@ -71,12 +79,19 @@ impl Storage {
             return Err(BackupError::Exists(folder.to_owned()));
         }
         make_folder(folder)?;
-        rocks.copy_to(&folder.join(DATABASE)).map_err(|reason| {
+        let fill = || {
+            let (unfinished, database) = (folder.join(UNFINISHED_DATABASE), folder.join(DATABASE));
+            rocks.copy_to(&unfinished).map_err(BackupError::Engine)?;
+            // A file is there before its row is: after the rows, so that none of them lacks its file.
+            beside(folder)?;
+            sync(folder)?;
+            fs::rename(&unfinished, &database).map_err(at(&database))?;
+            sync(folder)
+        };
+        fill().inspect_err(|_| {
             // Where that fails too, the reason is what to tell.
             let _ = fs::remove_dir_all(folder);
-            BackupError::Engine(reason)
-        })?;
-        sync(folder)
+        })
     }
 
     /// Brings the backup in `backup` back into `folder`, which must be empty or not there. The restored
@@ -102,7 +117,16 @@ impl Storage {
             return Err(BackupError::Unfinished(unfinished));
         }
         make_folder(&unfinished)?;
-        restore_into(&database, &unfinished, options).inspect_err(|_| {
+        let fill = || {
+            restore_into(&database, &unfinished, options)?;
+            for beside in list(backup)? {
+                if beside != database {
+                    copy(&beside, &unfinished)?;
+                }
+            }
+            sync(&unfinished)
+        };
+        fill().inspect_err(|_| {
             // Only a crash leaves it; where this fails too, the next restore says so.
             let _ = fs::remove_dir_all(&unfinished);
         })?;
@@ -112,6 +136,37 @@ impl Storage {
             _ => sync(Path::new(".")),
         }
     }
+}
+
+/// Puts a folder of files that never change, and the folders in it, to where `to` says: shared where both lie
+/// on one disk, else copied. What is moved away meanwhile is left out; there may be no such folder.
+///
+/// # Errors
+///
+/// A [`BackupError::File`].
+pub fn share_folder(folder: &Path, to: &Path) -> Result<(), BackupError> {
+    let files = match list(folder) {
+        Err(BackupError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(());
+        }
+        files => files?,
+    };
+    make_folder(to)?;
+    for file in files {
+        let Some(name) = file.file_name() else {
+            continue;
+        };
+        let shared = to.join(name);
+        if file.is_dir() {
+            share_folder(&file, &shared)?;
+        } else if fs::hard_link(&file, &shared).is_err() {
+            match copy(&file, to) {
+                Err(BackupError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                copied => copied?,
+            }
+        }
+    }
+    sync(to)
 }
 
 /// Copies a database into an empty folder and lets it go on in another epoch.
@@ -150,12 +205,19 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
         .collect()
 }
 
-/// Copies a file to the disk, not only into memory.
+/// Copies a file or a folder to the disk, not only into memory.
 fn copy(file: &Path, to: &Path) -> Result<(), BackupError> {
     let Some(name) = file.file_name() else {
         return Ok(());
     };
     let copied = to.join(name);
+    if file.is_dir() {
+        make_folder(&copied)?;
+        for inner in list(file)? {
+            copy(&inner, &copied)?;
+        }
+        return sync(&copied);
+    }
     fs::copy(file, &copied).map_err(at(file))?;
     let written = File::open(&copied).and_then(|written| written.sync_all());
     written.map_err(at(&copied))
@@ -189,6 +251,10 @@ mod tests {
         Storage::open(folder, &options()).unwrap()
     }
 
+    fn nothing(_: &Path) -> Result<(), BackupError> {
+        Ok(())
+    }
+
     async fn put(storage: &Storage, number: u8) -> Position {
         let key = (crate::ShortUserId([number; 8]), storage.filter_hash("x"));
         let mut batch = Batch::new();
@@ -208,7 +274,7 @@ mod tests {
         let (data, backup) = (folder.path().join("data"), folder.path().join("a/backup"));
         let storage = open(&data);
         put(&storage, 1).await;
-        storage.backup(&backup).unwrap();
+        storage.backup(&backup, nothing).unwrap();
         assert_eq!(
             fs::metadata(&backup).unwrap().permissions().mode() & 0o777,
             0o700
@@ -235,9 +301,13 @@ mod tests {
     async fn a_backup_of_a_restored_database_goes_on_in_a_later_epoch() {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
-        open(&path("data")).backup(&path("backup")).unwrap();
+        open(&path("data"))
+            .backup(&path("backup"), nothing)
+            .unwrap();
         Storage::restore(&path("backup"), &path("first"), &options()).unwrap();
-        open(&path("first")).backup(&path("again")).unwrap();
+        open(&path("first"))
+            .backup(&path("again"), nothing)
+            .unwrap();
         Storage::restore(&path("again"), &path("second"), &options()).unwrap();
         assert_eq!(open(&path("second")).epoch(), 1_800_000_001);
     }
@@ -256,7 +326,7 @@ mod tests {
         });
         for number in 0..5 {
             let (storage, backup) = (storage.clone(), folder.path().join(number.to_string()));
-            tokio::task::spawn_blocking(move || storage.backup(&backup))
+            tokio::task::spawn_blocking(move || storage.backup(&backup, nothing))
                 .await
                 .unwrap()
                 .unwrap();
@@ -280,8 +350,8 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
         let storage = open(&path("data"));
-        storage.backup(&path("backup")).unwrap();
-        let again = storage.backup(&path("backup")).unwrap_err();
+        storage.backup(&path("backup"), nothing).unwrap();
+        let again = storage.backup(&path("backup"), nothing).unwrap_err();
         assert!(matches!(again, BackupError::Exists(_)), "{again}");
         let onto = Storage::restore(&path("backup"), &path("data"), &options()).unwrap_err();
         assert!(matches!(onto, BackupError::NotEmpty(_)), "{onto}");
@@ -293,7 +363,9 @@ mod tests {
         assert!(!path("new").exists());
         fs::create_dir(path("empty")).unwrap();
         Storage::restore(&path("backup"), &path("empty"), &options()).unwrap();
-        let memory = Storage::model().backup(&path("memory")).unwrap_err();
+        let memory = Storage::model()
+            .backup(&path("memory"), nothing)
+            .unwrap_err();
         assert!(matches!(memory, BackupError::Engine(_)), "{memory}");
     }
 
@@ -301,7 +373,9 @@ mod tests {
     fn a_backup_of_another_server_is_not_taken() {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
-        open(&path("data")).backup(&path("backup")).unwrap();
+        open(&path("data"))
+            .backup(&path("backup"), nothing)
+            .unwrap();
         let other = Options {
             server_name: Some("example.org".to_owned()),
             ..options()
@@ -309,5 +383,43 @@ mod tests {
         let refused = Storage::restore(&path("backup"), &path("new"), &other).unwrap_err();
         assert!(refused.to_string().contains("example.org"), "{refused}");
         assert!(!path("new").exists() && !path("new.restoring").exists());
+    }
+
+    #[tokio::test]
+    async fn folders_of_files_come_with_the_rows_whichever_disk_they_lie_on() {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let storage = open(&path("data"));
+        fs::create_dir_all(path("data/files/ab")).unwrap();
+        fs::write(path("data/files/ab/one"), "one").unwrap();
+        let share = |backup: &Path| {
+            share_folder(&path("data/files"), &backup.join("files"))?;
+            share_folder(&path("data/none"), &backup.join("none"))
+        };
+        storage.backup(&path("backup"), share).unwrap();
+        fs::remove_file(path("data/files/ab/one")).unwrap();
+        Storage::restore(&path("backup"), &path("new"), &options()).unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!(read("new/files/ab/one"), "one");
+        // The restored file is one of its own.
+        fs::write(path("new/files/ab/one"), "two").unwrap();
+        assert_eq!(read("backup/files/ab/one"), "one");
+        assert!(!path("new/none").exists() && !path("new/unfinished").exists());
+        open(&path("new"));
+    }
+
+    #[test]
+    fn a_backup_without_its_files_is_none() {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let storage = open(&path("data"));
+        let no_files = |_: &Path| Err(BackupError::Engine("no files".to_owned()));
+        assert!(storage.backup(&path("backup"), no_files).is_err());
+        assert!(!path("backup").exists());
+        // As a crash leaves it.
+        storage.backup(&path("backup"), nothing).unwrap();
+        fs::rename(path("backup/database"), path("backup/unfinished")).unwrap();
+        let none = Storage::restore(&path("backup"), &path("new"), &options()).unwrap_err();
+        assert!(matches!(none, BackupError::NoBackup(_)), "{none}");
     }
 }

@@ -31,7 +31,7 @@ pub mod value;
 mod wake;
 
 pub use self::{
-    backup::BackupError,
+    backup::{BackupError, share_folder},
     batch::{Batch, MAX_BATCH, OnceKey},
     clock::Clock,
     cost::Cost,

@@ -74,6 +74,41 @@ fn at(file: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_backup_has_the_files() {
+    let mut server = server().await;
+    let alice = server.user("alice").await;
+    let text = b"said once".as_slice();
+    let files = [
+        (upload(&server, &alice, "", "text/plain", text).await, text),
+        (upload(&server, &alice, "", "image/gif", PIXEL).await, PIXEL),
+    ];
+    let smaller = |file: &str| {
+        let path = at(file).replace("download", "thumbnail");
+        format!("{path}?width=32&height=32&method=crop")
+    };
+    let (status, _, _, made) = download(&server, Some(&alice), &smaller(&files[1].0)).await;
+    assert_eq!(status, 200);
+    let backup = server.folder().join("backup");
+    let backed_up = server.command(&["backup", backup.to_str().unwrap()]);
+    assert!(backed_up.status.success(), "{backed_up:?}");
+    let late = upload(&server, &alice, "", "text/plain", b"too late").await;
+    assert!(server.terminate().await.success());
+    // Not moved: what is shared with the backup may go.
+    std::fs::remove_dir_all(server.folder().join("data")).unwrap();
+    let restored = server.command(&["restore", backup.to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    server.restart().await;
+    for (file, content) in &files {
+        let (status, _, _, body) = download(&server, Some(&alice), &at(file)).await;
+        assert_eq!((status, body.as_slice()), (200, *content));
+    }
+    let (status, _, _, again) = download(&server, Some(&alice), &smaller(&files[1].0)).await;
+    assert_eq!((status, again), (200, made));
+    let (status, errcode, ..) = download(&server, Some(&alice), &at(&late)).await;
+    assert_eq!((status, &*errcode), (404, "M_NOT_FOUND"));
+}
+
+#[tokio::test]
 async fn a_file_is_given_out_as_it_came() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

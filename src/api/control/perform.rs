@@ -75,8 +75,9 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
         }
         Command::ListUsers { from } => list(server, from.as_deref()).await,
         Command::Backup { folder } => {
-            let storage = server.storage.clone();
-            let made = spawn_blocking(move || storage.backup(&folder)).await;
+            let (storage, media) = (server.storage.clone(), server.media.clone());
+            let back_up = move || storage.backup(&folder, |backup| media.back_up(backup));
+            let made = spawn_blocking(back_up).await;
             made.map_err(error::internal)?.map_err(error::internal)?;
             Ok(Answer::Done {})
         }
