@@ -4,12 +4,12 @@
 //! Every step may be repeated: a member event that says what is there already is not sent again. A job is
 //! done when its row is deleted on the condition that nobody has asked again meanwhile.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use ruma::{OwnedUserId, UserId};
 use serde_json::json;
 use storage::{
-    Batch, CommitError, Found, NameHash, Range, ShortUserId, Topic,
+    Batch, CommitError, Found, NameHash, OnceKey, Range, ShortUserId, Topic,
     schema::{self, JobRow, Membership},
 };
 use users::job::{self, UserJob};
@@ -48,8 +48,12 @@ impl Rooms {
         }
     }
 
-    /// Works off every job that is due.
+    /// Works off every job that is due, and on a new day what is left of old ones.
     pub(crate) async fn work_off_due_jobs(&self) -> error::Result<()> {
+        let today = OnceKey::day_of(self.now());
+        if self.0.swept_day.swap(today, Ordering::Relaxed) != today {
+            self.storage().remove_old_once_keys(today).await?;
+        }
         let snapshot = self.snapshot().await?;
         let range = Range::prefix(&()).limit(JOBS_AT_ONCE);
         let rows = snapshot.multi_range(&schema::JOB_BY_ID, &[range]).await?;

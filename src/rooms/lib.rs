@@ -53,7 +53,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -128,6 +128,8 @@ struct Inner {
     walks: spaces::Walks,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
+    /// The day on which the once keys of earlier ones were last removed.
+    swept_day: AtomicU32,
 }
 
 impl Rooms {
@@ -148,6 +150,7 @@ impl Rooms {
             rooms_by_short: Cache::new(KNOWN_ROOMS),
             writers: Cache::new(WARM_WRITERS),
             latest_time: AtomicU64::new(0),
+            swept_day: AtomicU32::new(0),
         }))
     }
 

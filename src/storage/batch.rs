@@ -48,7 +48,14 @@ pub struct OnceKey {
     pub name: NameHash,
 }
 
+const MILLISECONDS_A_DAY: u64 = 24 * 60 * 60 * 1_000;
+
 impl OnceKey {
+    /// The day of a time in milliseconds since 1970.
+    pub fn day_of(time: u64) -> u32 {
+        u32::try_from(time / MILLISECONDS_A_DAY).unwrap_or(u32::MAX)
+    }
+
     /// Today's and yesterday's key, to be read before acting.
     pub fn keys(self) -> [(u32, NameHash); 2] {
         [

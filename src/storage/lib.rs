@@ -19,6 +19,7 @@ pub mod key;
 mod long;
 mod model;
 mod names;
+mod once;
 mod open;
 mod position;
 mod random;

@@ -14,8 +14,6 @@ use crate::Server;
 /// [opaque identifiers]: https://spec.matrix.org/v1.19/appendices/#opaque-identifiers
 const LONGEST: usize = 255;
 
-const MILLISECONDS_A_DAY: u64 = 24 * 60 * 60 * 1000;
-
 /// The key under which an action is done once, by this device, and the mark by which the device knows
 /// the event as its own. `action` is the endpoint and what its path names, whatever its version.
 ///
@@ -37,9 +35,8 @@ pub(super) fn transaction(
     let (user, device) = (requester.user_id.as_str(), requester.device_id.as_str());
     // None of these holds a zero byte but the last, so that no two lists read the same.
     let name = [&[user, device], action, &[id]].concat().join("\0");
-    let now = u64::from(server.clock.now().get());
     let once = OnceKey {
-        day: u32::try_from(now / MILLISECONDS_A_DAY).unwrap_or(u32::MAX),
+        day: OnceKey::day_of(server.clock.now().get().into()),
         name: server.storage.hash("action", name),
     };
     let sent = Sent {

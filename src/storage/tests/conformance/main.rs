@@ -201,6 +201,38 @@ async fn what_is_done_once_is_not_done_again() {
 }
 
 #[tokio::test]
+async fn once_keys_are_removed_when_they_do_not_count_any_more() {
+    for engine in engines() {
+        let storage = &engine.storage;
+        for day in [3, 4, 4, 9, 10, 11] {
+            let mut batch = Batch::new();
+            let name = name(u8::try_from(day).unwrap());
+            batch.once(OnceKey { day, name }, Vec::new());
+            let _ = storage.commit(batch).await;
+        }
+        let days = async || {
+            let rows = view(storage).await;
+            let rows = rows
+                .multi_range(&schema::ONCE_BY_DAY, &[Range::prefix(&())])
+                .await;
+            let rows = rows.unwrap().remove(0);
+            rows.into_iter()
+                .map(|((day, _), _)| day)
+                .collect::<Vec<_>>()
+        };
+        for (today, left) in [
+            (4, vec![3, 4, 9, 10, 11]),
+            (11, vec![10, 11]),
+            (11, vec![10, 11]),
+            (13, vec![]),
+        ] {
+            storage.remove_old_once_keys(today).await.unwrap();
+            assert_eq!(days().await, left, "{}: on day {today}", engine.name);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lost_reply_of_what_is_done_once_is_found_again() {
     for seed in 0..50 {
         let faults = Faults {
