@@ -104,6 +104,31 @@ impl Writing<'_> {
         }
     }
 
+    /// A reply of a thread is gone. A thread without replies is none.
+    fn thread_without(&mut self, reply: &StoredEvent) {
+        let short = self.short();
+        let Some(root) = reply.header.thread else {
+            return;
+        };
+        let Some(row) = self
+            .working
+            .threads
+            .get_mut(&root)
+            .filter(|row| row.count > 0)
+        else {
+            return;
+        };
+        row.count -= 1;
+        if row.count == 0 {
+            let old = (short, row.latest_place);
+            self.batch.delete(&schema::THREAD_BY_PLACE, &old);
+            (row.latest, row.latest_place) = Default::default();
+        }
+        let row = row.clone();
+        self.batch
+            .put(&schema::THREAD_BY_ROOT, &(short, root), &row);
+    }
+
     fn relation(&mut self, event: &StoredEvent, relation: &Relation, place: Place) {
         let row = RelationRow {
             number: event.number,
@@ -224,6 +249,9 @@ impl Writing<'_> {
             let parent = self.storage.event_hash(&relation.parent);
             self.batch
                 .delete(&schema::RELATION_BY_PARENT, &(short, parent, place));
+            if relation.rel_type == "m.thread" && place.step == 0 {
+                self.thread_without(target);
+            }
         }
         for current in self.working.state.values_mut().flatten() {
             if current.number == pruned.number {

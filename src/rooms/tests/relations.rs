@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, api::Direction};
 use serde_json::{Value, json, value::to_raw_value};
-use storage::{Storage, schema::Place};
+use storage::{
+    Range, Storage,
+    schema::{self, Place},
+};
 
 use super::{
     alice, block_on,
@@ -264,6 +267,41 @@ async fn pages_hold_what_relates(
     Ok(())
 }
 
+/// The rows of threads know how many replies are left, and those without are no threads.
+async fn threads_are_counted(
+    rooms: &Rooms,
+    room: &Room,
+    naive: &Naive,
+) -> Result<(), TestCaseError> {
+    let mut expected = BTreeMap::new();
+    for (at, event) in naive.0.iter().enumerate() {
+        let replies = naive
+            .related(at)
+            .filter(|(_, one)| one.rel_type() == "m.thread");
+        let replies = replies.count() as u64;
+        if replies > 0 {
+            expected.insert(event.id.clone(), replies);
+        }
+    }
+    let snapshot = rooms.snapshot().await.unwrap();
+    let all = Range::prefix(&(room.short,));
+    let listed = snapshot.multi_range(&schema::THREAD_BY_PLACE, &[all]).await;
+    let listed = listed.unwrap().remove(0);
+    let roots: Vec<_> = listed.iter().map(|(_, row)| row.value).collect();
+    let keys: Vec<_> = roots.iter().map(|root| (room.short, *root)).collect();
+    let rows = snapshot
+        .multi_get(&schema::THREAD_BY_ROOT, &keys)
+        .await
+        .unwrap();
+    let events = room.stored_events(&snapshot, &roots).await.unwrap();
+    let counts = rows.into_iter().map(|row| row.unwrap().value.count);
+    let ids = events.iter().map(|event| event.pdu.event_id().to_owned());
+    let counted: BTreeMap<_, _> = ids.zip(counts).collect();
+    prop_assert_eq!(listed.len(), counted.len(), "each thread is listed once");
+    prop_assert_eq!(counted, expected);
+    Ok(())
+}
+
 async fn check(storage: Storage, acts: &[Act], limit: usize) -> Result<(), TestCaseError> {
     let viewers = accounts(&storage, &[alice(), bob()]).await;
     let rooms = rooms(storage);
@@ -294,6 +332,7 @@ async fn check(storage: Storage, acts: &[Act], limit: usize) -> Result<(), TestC
             }),
         }
     }
+    threads_are_counted(&rooms, &room, &naive).await?;
     for viewer in &viewers {
         let seen = Seen {
             rooms: &rooms,
