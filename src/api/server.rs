@@ -76,6 +76,7 @@ impl Server {
             logins: parts.config.logins.clone(),
             rate_limits: parts.config.rate_limits.clone(),
             support: parts.config.support.clone(),
+            limits: parts.config.limits.clone(),
         };
         let users = Users::open(
             &parts.storage,

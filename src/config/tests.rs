@@ -186,6 +186,7 @@ fn settings_that_contradict_each_other_are_errors() {
     assert!(complaint("[[listeners]]\napis = []").contains("apis must not be empty"));
     assert!(complaint("[storage]\nblock_cache = \"1 GiB\"").contains("by at least 16 MiB"));
     assert!(complaint("[limits]\nmax_request_body = \"1 KiB\"").contains("at least 128 KiB"));
+    assert!(complaint("[limits]\nmax_devices_of_user = 0").contains("at least 1"));
     Config::from_toml("[[listeners]]\naddress=\"0.0.0.0:0\"\n[[listeners]]\naddress=\"0.0.0.0:0\"")
         .unwrap();
 }

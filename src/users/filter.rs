@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use error::Result;
 use ruma::api::client::filter::FilterDefinition;
 use serde_json::{Value, value::RawValue};
-use storage::{Batch, NameHash, ShortUserId, schema::FILTER_BY_USER};
+use storage::{Batch, NameHash, Range, ShortUserId, schema::FILTER_BY_USER};
 
 use crate::Users;
 
@@ -19,26 +19,35 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// 400 `M_BAD_JSON` if it is none, 413 if it is too long.
+    /// 400 `M_BAD_JSON` if it is none, 413 if it is too long, 403 if the user has too many.
     pub async fn create_filter(&self, user: ShortUserId, filter: &RawValue) -> Result<String> {
         parse_filter(filter.get())?;
         // Sorted, so that the same filter has the same id however it is written.
         let value: Value = serde_json::from_str(filter.get()).map_err(not_a_filter)?;
         let json = value.to_string();
         let hash = self.0.storage.filter_hash(&json);
-        let mut batch = Batch::new();
-        // What is under this key is what we write: there is nothing to conflict with.
-        batch.put(&FILTER_BY_USER, &(user, hash), &json);
-        let mut writer = self.unlocked_writer();
-        let found = writer
-            .snapshot()
-            .await?
-            .multi_get(&FILTER_BY_USER, &[(user, hash)])
-            .await?;
-        if found.into_iter().flatten().next().is_none() {
-            while writer.commit(batch).await?.is_none() {
-                batch = Batch::new();
-                batch.put(&FILTER_BY_USER, &(user, hash), &json);
+        let key = (user, hash);
+        let mut writer = self.writer(user).await;
+        loop {
+            let snapshot = writer.snapshot().await?;
+            let found = snapshot.multi_get(&FILTER_BY_USER, &[key]).await?;
+            if found.iter().any(Option::is_some) {
+                break;
+            }
+            let most = self.0.settings.limits.max_filters_of_user as usize;
+            let all = Range::prefix(&(user,)).limit(most);
+            let all = snapshot.multi_range(&FILTER_BY_USER, &[all]).await?;
+            if all.iter().flatten().count() >= most {
+                return Err(self.too_many(format!(
+                    "You have stored {most} filters, as many as this server allows; give them in the \
+                     request instead"
+                )));
+            }
+            let mut batch = Batch::new();
+            // What is under this key is what we write: there is nothing to conflict with.
+            batch.put(&FILTER_BY_USER, &key, &json);
+            if writer.commit(batch).await?.is_some() {
+                break;
             }
         }
         Ok(URL_SAFE_NO_PAD.encode(hash.0))

@@ -94,6 +94,8 @@ pub struct Settings {
     pub rate_limits: config::RateLimits,
     /// Whom people turn to.
     pub support: config::Support,
+    /// How much of something is too much.
+    pub limits: config::Limits,
 }
 
 /// The people of this server. Clones are the same people.
@@ -124,6 +126,15 @@ struct Inner {
 const MAX_REQUESTERS: usize = 50_000;
 
 impl Users {
+    /// 403: the user has as many of something as the operator allows. `M_USER_LIMIT_EXCEEDED` needs somebody to
+    /// turn to; where nobody is named it is `M_FORBIDDEN`.
+    pub(crate) fn too_many(&self, message: String) -> error::Error {
+        match self.0.settings.support.uri() {
+            Some(uri) => error::user_limit_exceeded(uri, message),
+            None => error::forbidden(message),
+        }
+    }
+
     /// The people kept in `storage`. If there is no account yet, makes the registration token for the
     /// first one (see [`Users::first_token`]), and ends the one made at an earlier start.
     ///

@@ -280,6 +280,10 @@ impl Users {
 
     /// Puts a device and its token into a batch. An existing device keeps its name and loses its old
     /// tokens, whose hashes are returned. `None` if an earlier try of the same batch was written.
+    ///
+    /// # Errors
+    ///
+    /// 403 if it is a new one and the user has too many.
     pub(crate) async fn add_device(
         &self,
         snapshot: &Snapshot,
@@ -293,12 +297,19 @@ impl Users {
         let mut reads = Reads::new();
         let row = reads.get(&DEVICE_BY_USER, &key);
         let tokens = reads.range(&TOKEN_BY_DEVICE, &Range::prefix(&key));
+        let most = self.0.settings.limits.max_devices_of_user as usize;
+        let all = reads.range(&DEVICE_BY_USER, &Range::prefix(&(user,)).limit(most));
         let answers = snapshot.read(&reads).await?;
         let tokens = answers.rows(&tokens)?;
         if tokens.iter().any(|((_, _, token), _)| *token == hash) {
             return Ok(None);
         }
         let found = answers.one(&row)?;
+        if found.is_none() && answers.rows(&all)?.len() >= most {
+            return Err(self.too_many(format!(
+                "You have {most} devices, as many as this server allows; log out of one first"
+            )));
+        }
         batch.expect_unchanged(
             &DEVICE_BY_USER,
             &key,

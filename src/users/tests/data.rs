@@ -13,6 +13,7 @@ on_every_engine! {
     account_data_is_the_users_own_and_wakes_their_devices,
     push_rules_are_there_from_the_beginning,
     a_filter_is_known_by_its_content,
+    filters_have_a_limit,
 }
 
 async fn profiles_hold_what_the_specification_lets_them() {
@@ -225,6 +226,27 @@ async fn push_rules_are_there_from_the_beginning() {
     assert_eq!(all[0].event_type, "m.push_rules");
     let nobody = world.users.push_rules(ShortUserId([9; 8])).await;
     assert_eq!(code(nobody), (404, "M_NOT_FOUND".to_owned()));
+}
+
+async fn filters_have_a_limit() {
+    let mut settings = settings();
+    settings.limits.max_filters_of_user = 3;
+    let world = world(settings).await;
+    let (anna, _) = world.account("anna").await;
+    let (bert, _) = world.account("bert").await;
+    let filter = |limit: u8| raw(&format!(r#"{{"room":{{"timeline":{{"limit":{limit}}}}}}}"#));
+    for limit in 1..=3 {
+        world
+            .users
+            .create_filter(anna, &filter(limit))
+            .await
+            .unwrap();
+    }
+    let refused = world.users.create_filter(anna, &filter(4)).await;
+    assert_eq!(code(refused), (403, "M_FORBIDDEN".to_owned()));
+    // What is there already, and what others have, does not count.
+    world.users.create_filter(anna, &filter(2)).await.unwrap();
+    world.users.create_filter(bert, &filter(4)).await.unwrap();
 }
 
 async fn a_filter_is_known_by_its_content() {

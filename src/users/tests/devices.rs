@@ -11,6 +11,7 @@ on_every_engine! {
     a_login_with_an_existing_device_ends_its_old_tokens,
     of_racing_logins_of_a_device_one_token_is_left,
     logging_out_ends_the_device,
+    devices_have_a_limit,
     many_devices_go_in_several_batches,
     a_logout_wins_against_requests_that_are_on_their_way,
     garbage_is_nobodys_token,
@@ -55,6 +56,30 @@ async fn of_racing_logins_of_a_device_one_token_is_left() {
     }
     assert_eq!(open, 1);
     assert_eq!(world.users.devices(user).await.unwrap().len(), 1);
+}
+
+async fn devices_have_a_limit() {
+    let mut settings = settings();
+    settings.limits.max_devices_of_user = 2;
+    settings.support.email = "help@example.org".to_owned();
+    let world = world(settings).await;
+    world.account("anna").await;
+    world.account("bert").await;
+    let one = world.login("anna", Some("ONE")).await;
+    world.login("anna", Some("TWO")).await;
+    let login = async |device| {
+        let password = password_login("anna", PASSWORD);
+        let device = device_called(Some(device));
+        world.users.login(&password, device, None).await
+    };
+    let refused = (403, "M_USER_LIMIT_EXCEEDED".to_owned());
+    assert_eq!(code(login("THREE").await), refused);
+    // One that is there already is none more, and neither is that of somebody else.
+    login("TWO").await.unwrap();
+    world.login("bert", Some("THREE")).await;
+    let one = world.requester(&one).await;
+    world.users.logout(&one).await.unwrap();
+    login("THREE").await.unwrap();
 }
 
 async fn logging_out_ends_the_device() {
