@@ -12,11 +12,62 @@ async fn tells_its_versions_to_anyone() {
         .ask(Method::GET, "/_matrix/client/versions", None)
         .await
         .ok();
-    assert!(
-        list(&versions, "versions").iter().any(|v| v == "v1.11"),
-        "{versions}"
-    );
+    let names = list(&versions, "versions");
+    assert_eq!(names[0], "r0.6.1");
+    let numbered: Vec<_> = (1..=17).map(|minor| json!(format!("v1.{minor}"))).collect();
+    assert_eq!(names[1..], numbered);
     assert_eq!(versions["unstable_features"]["org.matrix.msc3391"], true);
+}
+
+/// What each of the later versions brought for clients.
+#[tokio::test]
+async fn has_what_its_versions_name() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let reason = json!({"reason": "spam"});
+    let v3 = "/_matrix/client/v3";
+    for (version, method, path, body) in [
+        (
+            "v1.13",
+            Method::POST,
+            format!("{v3}/rooms/{room}/report"),
+            Some(&reason),
+        ),
+        (
+            "v1.14",
+            Method::POST,
+            format!("{v3}/users/{}/report", bob.id),
+            Some(&reason),
+        ),
+        (
+            "v1.15",
+            Method::GET,
+            format!("/_matrix/client/v1/room_summary/{room}"),
+            None,
+        ),
+        (
+            "v1.16",
+            Method::PUT,
+            format!("{v3}/profile/{}/m.tz", alice.id),
+            Some(&json!({"m.tz": "Asia/Tehran"})),
+        ),
+        (
+            "v1.16",
+            Method::GET,
+            format!("{v3}/sync?use_state_after=true"),
+            None,
+        ),
+        (
+            "v1.16",
+            Method::GET,
+            format!("{v3}/rooms/{room}/state/m.room.create/?format=event"),
+            None,
+        ),
+    ] {
+        let answer = alice.ask(method, &path, body).await;
+        assert_eq!(answer.status, 200, "{version}: {path}: {:?}", answer.body);
+    }
 }
 
 #[tokio::test]

@@ -24,10 +24,10 @@ use crate::{Call, Server, endpoint::Written};
 ///
 /// A version stands here once what clients need of it passes tests. matrix-js-sdk refuses servers
 /// without one of v1.1 and later, Element X asks for v1.11 for media that need a token; r0.6.1 is what
-/// the oldest libraries look for.
+/// the oldest libraries look for. v1.18 waits for policy servers, which sign what is sent.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
-    "v1.11",
+    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17",
 ];
 
 /// What is there before the specification has it: names that clients ask for before they use it.
@@ -37,6 +37,7 @@ const UNSTABLE: &[&str] = &[
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
     "org.matrix.msc4155",
+    "uk.half-shot.msc2666.query_mutual_rooms",
 ];
 
 /// [`GET /_matrix/client/versions`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientversions).
