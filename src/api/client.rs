@@ -243,7 +243,11 @@ fn of_rooms(routes: Routes) -> Routes {
         .endpoint(state::send_state_event)
         .limited(Action::Message)
         .asked_with(delayed_events::DELAY, delayed_events::delayed_state_event)
+        .written(threads::get_thread_subscription)
+        .written(threads::get_thread_subscriptions_changes)
         .endpoint(threads::get_threads)
+        .endpoint(threads::subscribe_thread)
+        .endpoint(threads::unsubscribe_thread)
         .endpoint(typing::create_typing_event)
 }
 

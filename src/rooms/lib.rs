@@ -39,6 +39,7 @@ mod room;
 mod send;
 mod spaces;
 mod state;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -83,6 +84,7 @@ pub use self::{
     room::Room,
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
+    subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
     unread::{Count, Unread},

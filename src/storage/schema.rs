@@ -13,6 +13,7 @@ mod place;
 mod probe;
 mod rooms;
 mod server;
+mod subscriptions;
 mod users;
 
 pub use self::{
@@ -26,6 +27,7 @@ pub use self::{
     probe::*,
     rooms::*,
     server::*,
+    subscriptions::*,
     users::*,
 };
 use crate::table::TableInfo;
@@ -53,6 +55,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         MODERATION_TABLES,
         DIRECTORY_TABLES,
         DELAYED_TABLES,
+        SUBSCRIPTION_TABLES,
         PROBE_TABLES,
     ];
     let mut tables = parts.concat();

@@ -41,6 +41,7 @@ mod state;
 mod sync;
 mod sync_filter;
 mod tag;
+mod threads;
 mod to_device;
 mod typing;
 mod unread;

@@ -209,7 +209,7 @@ pub(super) async fn find_event(
 /// # Errors
 ///
 /// 404 `M_NOT_FOUND`.
-async fn seen_event(
+pub(super) async fn seen_event(
     server: &Server,
     requester: &Requester,
     room_id: &RoomId,
