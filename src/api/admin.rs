@@ -1,5 +1,6 @@
 //! What operators' tools ask for: Synapse's admin API, as far as it is here.
 
+pub mod notices;
 pub mod rate_limit;
 pub mod register;
 pub mod reports;
@@ -12,6 +13,8 @@ use crate::{Server, endpoint::Routes};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
+        .endpoint(notices::send_server_notice)
+        .endpoint(notices::send_server_notice_once)
         .endpoint(rate_limit::delete_override)
         .written(rate_limit::get_override)
         .written(rate_limit::set_override)

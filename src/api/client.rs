@@ -45,6 +45,8 @@ mod transaction;
 mod typing;
 mod user_directory;
 
+pub(crate) use self::{tag::add_tag, transaction::transaction};
+
 use std::sync::Arc;
 
 use error::Result;

@@ -13,7 +13,7 @@ use ruma::api::{
 };
 
 use crate::{
-    Body, Content, Requester, Server,
+    Body, Content, Requester, Server, admin,
     authenticate::{self, Authentication, Peer, Scheme},
     body::{self, Pieces},
     guests,
@@ -70,7 +70,8 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// 403 `M_GUEST_ACCESS_FORBIDDEN` or `M_USER_SUSPENDED` for what guests or the suspended may not do, 429 `M_LIMIT_EXCEEDED`.
+    /// 403 `M_GUEST_ACCESS_FORBIDDEN` or `M_USER_SUSPENDED` for what guests or the suspended may not do, 403
+    /// `M_FORBIDDEN` for what only administrators may, 429 `M_LIMIT_EXCEEDED`.
     fn admit(
         &self,
         server: &Server,
@@ -82,6 +83,11 @@ impl Found {
         }
         if requester.is_some_and(|requester| requester.suspended) {
             suspended::check(&self.route)?;
+        }
+        if self.route.api == Api::Admin
+            && let Some(requester) = requester
+        {
+            admin::check_admin(requester)?;
         }
         match self.route.action {
             Some(action) => server.count(action, requester, address, 1),

@@ -7,7 +7,7 @@ use error::Result;
 use federation::SigningKeys;
 use media::Media;
 use rooms::Rooms;
-use ruma::server_name;
+use ruma::{UserId, server_name};
 use search::Search;
 use storage::{Clock, Random, Storage};
 use sync::Syncs;
@@ -53,6 +53,8 @@ pub struct Inner {
     pub shutdown: Shutdown,
     pub(crate) router: Router,
     pub(crate) rate_limits: RateLimits,
+    /// Held by who makes a room in which the server talks to somebody.
+    pub(crate) making_notices_room: tokio::sync::Mutex<()>,
     /// Requests that change something and go on even when the client has gone away.
     pub(crate) tasks: TaskTracker,
     /// What goes on beside all requests, until the server stops.
@@ -77,6 +79,7 @@ impl Server {
             rate_limits: parts.config.rate_limits.clone(),
             support: parts.config.support.clone(),
             limits: parts.config.limits.clone(),
+            server_notices: parts.config.server_notices.clone(),
         };
         let users = Users::open(
             &parts.storage,
@@ -105,6 +108,11 @@ impl Server {
             random: parts.random.clone(),
         });
         rooms.set_presence_enabled(parts.config.presence.enabled);
+        let speaker = parts.config.server_notices.user.as_str();
+        if !speaker.is_empty() {
+            let speaker = format!("@{speaker}:{}", rooms.server_name());
+            rooms.set_notices_user(UserId::parse(speaker).map_err(error::internal)?);
+        }
         let search = Search::new(search::Parts {
             storage: parts.storage.clone(),
             users: users.clone(),
@@ -123,6 +131,7 @@ impl Server {
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
             rate_limits: RateLimits::default(),
+            making_notices_room: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
         }));

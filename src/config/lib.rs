@@ -29,6 +29,7 @@ mod rate;
 mod rate_limits;
 mod registration;
 mod server;
+mod server_notices;
 mod sources;
 mod storage;
 mod support;
@@ -52,6 +53,7 @@ pub use self::{
     rate_limits::RateLimits,
     registration::Registration,
     server::Server,
+    server_notices::ServerNotices,
     sources::Sources,
     storage::Storage,
     support::Support,
@@ -137,6 +139,8 @@ sections! {
     delayed_events: DelayedEvents;
     /// Who is online.
     presence: Presence;
+    /// What this server has to say to people.
+    server_notices: ServerNotices;
     /// What is written to the log.
     log: Log;
 }
@@ -183,6 +187,7 @@ impl Config {
         logins::check(&self.logins, &mut problems);
         media::check(&self.media, &mut problems);
         support::check(self, &mut problems);
+        server_notices::check(&self.server_notices, &mut problems);
         Problems::unless_empty(problems)
     }
 }

@@ -10,10 +10,12 @@ mod power_levels;
 use pdu::RoomRules;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionId, UserId};
 use serde_json::{Map, Value, json};
+use storage::ShortUserId;
 
 use self::power_levels::power_levels;
 use crate::{
-    Draft, Group, Rooms, invites::invited, membership::json_content, profiles::MemberProfile,
+    Draft, Group, Rooms, invites::invited, membership::json_content, notices,
+    profiles::MemberProfile,
 };
 
 /// So many invites go into the commit that makes the room, and into each one after it.
@@ -46,6 +48,8 @@ pub struct NewRoomRequest {
     pub alias: Option<String>,
     /// What to change in its power levels.
     pub power_level_content_override: Option<Map<String, Value>>,
+    /// The user with whom the server talks in it, if that is what it is for.
+    pub notices_of: Option<ShortUserId>,
 }
 
 /// A state event that a new room begins with.
@@ -91,7 +95,8 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 403 `M_INVITE_BLOCKED` if one of the invitees does not want that; 400 `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE` if the alias is taken, `M_INVALID_PARAM` for an
+    /// 403 `M_INVITE_BLOCKED` if one of the invitees does not want that; 400
+    /// `M_UNSUPPORTED_ROOM_VERSION`, `M_ROOM_IN_USE` if the alias is taken, `M_INVALID_PARAM` for an
     /// alias or a creator that cannot be one, `M_INVALID_ROOM_STATE` if the events contradict each other,
     /// `M_BAD_JSON` or 413 `M_TOO_LARGE` if one of them cannot be an event.
     pub async fn create(&self, mut request: NewRoomRequest) -> error::Result<OwnedRoomId> {
@@ -124,7 +129,10 @@ impl Rooms {
         drafts.extend(self.invites(&request, &invite).await?);
 
         let new = self.new_room(rules, request.public)?;
-        let more = self.alias_rows(&new, &request.creator, alias.as_deref());
+        let more = match request.notices_of {
+            Some(user) => Some(notices::row(user, new.short)),
+            None => self.alias_rows(&new, &request.creator, alias.as_deref()),
+        };
         let group = Group {
             drafts,
             more,

@@ -23,7 +23,9 @@ impl Rooms {
         invites: impl Iterator<Item = (&UserId, &UserId)>,
     ) -> error::Result<()> {
         let invites: BTreeSet<_> = invites
-            .filter(|(_, invitee)| invitee.server_name() == self.server_name())
+            .filter(|(sender, invitee)| {
+                invitee.server_name() == self.server_name() && self.notices_user() != Some(sender)
+            })
             .collect();
         if invites.is_empty() {
             return Ok(());

@@ -24,6 +24,7 @@ mod invites;
 mod jobs;
 mod members;
 mod membership;
+mod notices;
 mod place_token;
 mod presence;
 mod profiles;
@@ -53,13 +54,13 @@ mod writer;
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use quick_cache::sync::Cache;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
 
 use self::writer::RoomWriter;
@@ -127,6 +128,8 @@ struct Inner {
     typing: Typing,
     presence: presence::Presence,
     counts: unread::Counts,
+    /// Who talks for the server.
+    notices_user: OnceLock<OwnedUserId>,
     walks: spaces::Walks,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
@@ -146,6 +149,7 @@ impl Rooms {
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
+            notices_user: OnceLock::new(),
             walks: spaces::Walks::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),

@@ -110,6 +110,7 @@ impl World {
             topic: None,
             alias: None,
             power_level_content_override: None,
+            notices_of: None,
         };
         let room_id = self.rooms.create(request).await.unwrap();
         self.rooms.room(&room_id).await.unwrap()

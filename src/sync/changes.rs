@@ -9,6 +9,7 @@ use std::{
 };
 
 use rooms::{Room, TypingNow};
+use ruma::OwnedUserId;
 use storage::{
     Answers, Found, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Slot, Snapshot,
     Stamped,
@@ -39,6 +40,8 @@ pub(crate) struct Changes {
     pub(crate) ignored: HashSet<String>,
     /// Whose invites they want.
     pub(crate) invites: InvitePermissions,
+    /// Who talks for the server, which nobody can ignore.
+    pub(crate) notices_user: Option<OwnedUserId>,
     /// What the device is told of itself.
     pub(crate) of_device: OfDevice,
     /// Whose devices may have changed.
@@ -48,7 +51,12 @@ pub(crate) struct Changes {
 impl Changes {
     /// Whether invites of somebody are shown.
     pub(crate) fn welcomes(&self, sender: &str) -> bool {
-        !self.ignored.contains(sender) && self.invites.of(sender) == Invites::Welcome
+        let of_server = self
+            .notices_user
+            .as_ref()
+            .is_some_and(|user| user == sender);
+        let wanted = !self.ignored.contains(sender) && self.invites.of(sender) == Invites::Welcome;
+        of_server || wanted
     }
 }
 
@@ -246,6 +254,7 @@ impl Syncs {
             joined: rooms.joined().copied().collect(),
             ignored: ignored.unwrap_or_default(),
             invites,
+            notices_user: self.0.rooms.notices_user().map(ToOwned::to_owned),
         };
         Ok((changes, account_data))
     }

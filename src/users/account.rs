@@ -158,11 +158,14 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// 400 `M_INVALID_USERNAME` or `M_USER_IN_USE`.
+    /// 400 `M_INVALID_USERNAME`, `M_USER_IN_USE` or `M_EXCLUSIVE`.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3registeravailable
     pub async fn check_available(&self, username: &str) -> Result<()> {
         let user_id = localpart::new_user_id(username, &self.0.server_name)?;
+        if user_id.localpart() == self.0.settings.server_notices.user {
+            return Err(error::exclusive("This user name is the server's own"));
+        }
         match self.find_short_id(&user_id).await? {
             Some(_) => Err(taken_name()),
             None => Ok(()),

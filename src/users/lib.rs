@@ -96,6 +96,8 @@ pub struct Settings {
     pub support: config::Support,
     /// How much of something is too much.
     pub limits: config::Limits,
+    /// Who talks for the server.
+    pub server_notices: config::ServerNotices,
 }
 
 /// The people of this server. Clones are the same people.

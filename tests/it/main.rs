@@ -34,6 +34,7 @@ mod relations;
 mod report;
 mod room;
 mod search;
+mod server_notices;
 mod session;
 mod space;
 mod start;

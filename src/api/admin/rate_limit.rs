@@ -7,7 +7,7 @@ use error::Result;
 use serde_json::{Number, json};
 use users::OwnLimits;
 
-use super::{check_admin, check_local};
+use super::check_local;
 use crate::{Call, Server, endpoint::Written};
 
 /// `GET /_synapse/admin/v1/users/{userId}/override_ratelimit`.
@@ -105,7 +105,6 @@ pub(super) async fn get_override(
     server: Server,
     call: Call<get_override::Request>,
 ) -> Result<Written> {
-    check_admin(&call.caller)?;
     check_local(&server, &call.user_id)?;
     Ok(written(server.users.own_limits(&call.user_id).await?))
 }
@@ -115,7 +114,6 @@ pub(super) async fn set_override(
     server: Server,
     call: Call<set_override::Request>,
 ) -> Result<Written> {
-    check_admin(&call.caller)?;
     check_local(&server, &call.user_id)?;
     let limits = match (call.burst_count, call.messages_per_second) {
         (_, 0) => OwnLimits::None,
@@ -136,7 +134,6 @@ pub(super) async fn delete_override(
     server: Server,
     call: Call<delete_override::Request>,
 ) -> Result<delete_override::Response> {
-    check_admin(&call.caller)?;
     check_local(&server, &call.user_id)?;
     let usual = OwnLimits::Usual;
     server.users.set_own_limits(&call.user_id, usual).await?;

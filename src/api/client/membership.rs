@@ -66,6 +66,35 @@ pub(super) fn count_join(server: &Server, room: &Room, requester: &Requester) ->
     server.count_of(Action::JoinsOfRoom, requester, room.room_id.as_str(), 1)
 }
 
+/// Whether somebody may leave a room or reject an invite to it ([spec]).
+///
+/// # Errors
+///
+/// 403 `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM` if it is an invite to the room in which the server talks to them.
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#server-notices
+pub(super) async fn check_rejects(
+    server: &Server,
+    requester: &Requester,
+    room: &Room,
+) -> Result<()> {
+    if server.rooms.notices_user().is_none() {
+        return Ok(());
+    }
+    let notices = server.rooms.find_notices_room(requester.user).await?;
+    if notices.is_none_or(|notices| notices.short != room.short) {
+        return Ok(());
+    }
+    let snapshot = server.rooms.snapshot().await?;
+    let user_id = &requester.user_id;
+    match room.membership(&server.rooms, &snapshot, user_id).await? {
+        Some(Membership::Invite) => Err(error::cannot_leave_server_notice_room(
+            "The server talks to you in this room: its invite cannot be rejected",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Whether somebody may be in one more room.
 ///
 /// # Errors
@@ -102,6 +131,7 @@ pub(super) async fn leave_room(
 ) -> Result<leave_room::v3::Response> {
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
+    check_rejects(&server, &call.caller, &room).await?;
     let said = because(request.reason);
     server
         .rooms

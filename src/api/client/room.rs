@@ -81,6 +81,7 @@ pub(super) async fn create_room(
             )?),
             None => None,
         },
+        notices_of: None,
     };
     let room_id = server.rooms.create(new).await?;
     Ok(create_room::v3::Response::new(room_id))

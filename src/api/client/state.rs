@@ -16,7 +16,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{reading::Reading, the_event};
+use super::{membership::check_rejects, reading::Reading, the_event};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/state/{eventType}/{stateKey}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey).
@@ -26,6 +26,12 @@ pub(super) async fn send_state_event(
 ) -> Result<send_state_event::v3::Response> {
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
+    if request.event_type == StateEventType::RoomMember
+        && request.state_key == call.caller.user_id.as_str()
+        && leaves(request.body.json().get())
+    {
+        check_rejects(&server, &call.caller, &room).await?;
+    }
     if request.event_type == StateEventType::RoomCanonicalAlias {
         check_aliases(&server, &room, request.body.json().get()).await?;
     }
@@ -37,6 +43,15 @@ pub(super) async fn send_state_event(
     );
     let event_id = the_event(server.rooms.send(&room, Group::one(draft)).await?)?;
     Ok(send_state_event::v3::Response::new(event_id))
+}
+
+/// Whether the content of a member event says that somebody leaves.
+fn leaves(content: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    serde_json::from_str::<Content>(content).is_ok_and(|content| content.membership == "leave")
 }
 
 /// The aliases that `m.room.canonical_alias` names and did not name before must lead to the room.

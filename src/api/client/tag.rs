@@ -96,3 +96,14 @@ async fn change_tags(
         })
         .await
 }
+
+/// Files a room of a user under a tag, for the server itself.
+pub(crate) async fn add_tag(
+    server: &Server,
+    user: storage::ShortUserId,
+    room: storage::ShortRoomId,
+    tag: &str,
+) -> Result<()> {
+    let change = |tags: &mut Tags| drop(tags.insert(tag.to_owned(), serde_json::json!({})));
+    change_tags(server, user, room, change).await
+}

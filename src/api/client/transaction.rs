@@ -20,7 +20,7 @@ const LONGEST: usize = 255;
 /// # Errors
 ///
 /// 400 `M_INVALID_PARAM` for an empty or endless id.
-pub(super) fn transaction(
+pub(crate) fn transaction(
     server: &Server,
     requester: &Requester,
     action: &[&str],

@@ -35,6 +35,7 @@ async fn room(rooms: &Rooms, room_type: Option<&str>, preset: Preset) -> OwnedRo
         topic: None,
         alias: None,
         power_level_content_override: None,
+        notices_of: None,
     };
     rooms.create(new).await.unwrap()
 }

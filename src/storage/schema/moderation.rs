@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ShortUserId, table::tables, value::records};
+use crate::{ShortRoomId, ShortUserId, table::tables, value::records};
 
 tables! { MODERATION_TABLES:
     /// How often a user may do things, if not as often as others. Users write it.
@@ -11,6 +11,8 @@ tables! { MODERATION_TABLES:
     151 REPORT_BY_NUMBER Range: (u8, u64) => ReportRow;
     /// The last number that a report of a kind was given.
     152 LAST_REPORT_BY_KIND Hot: u8 => u64;
+    /// The room in which the server talks to a user. Rooms write it.
+    153 NOTICES_ROOM_BY_USER Point: ShortUserId => ShortRoomId;
 }
 
 /// How often a user may do things.
