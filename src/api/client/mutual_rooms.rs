@@ -98,7 +98,7 @@ mod tests {
     fn a_token_names_its_room() {
         for bytes in [[0; 8], [255; 8], [0, 1, 2, 3, 4, 5, 6, 7]] {
             let room = ShortRoomId(bytes);
-            assert_eq!(room_of(&token_of(room)).unwrap(), room);
+            assert_eq!(room_of(&token_of(room)).ok(), Some(room));
         }
         assert!(room_of("x").is_err());
     }

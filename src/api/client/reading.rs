@@ -162,31 +162,33 @@ impl Reading {
 
     /// Events of the timeline as the client gets them, with what relates to them.
     pub(super) async fn events<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
-        self.written(events, true).await
+        let form = EventForm {
+            format: EventFormat::Client,
+            timeline: true,
+        };
+        let Self {
+            server,
+            room,
+            snapshot,
+            viewer,
+            look,
+        } = self;
+        let written = room.client_events(&server.rooms, snapshot, viewer, look, events, form);
+        Ok(written.await?.into_iter().map(Raw::from_json).collect())
     }
 
     /// Events of the state as the client gets them.
     pub(super) async fn state<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
-        self.written(events, false).await
-    }
-
-    async fn written<T>(&self, events: &[ReadEvent], timeline: bool) -> Result<Vec<Raw<T>>> {
-        let form = EventForm {
-            format: EventFormat::Client,
-            timeline,
-        };
-        let written = self
-            .room
-            .client_events(
-                &self.server.rooms,
-                &self.snapshot,
-                &self.viewer,
-                &self.look,
-                events,
-                form,
-            )
-            .await?;
-        Ok(written.into_iter().map(Raw::from_json).collect())
+        let Self {
+            server,
+            room,
+            snapshot,
+            viewer,
+            look,
+        } = self;
+        let format = EventFormat::Client;
+        let written = room.client_state(&server.rooms, snapshot, viewer, look, events, format);
+        Ok(written.await?.into_iter().map(Raw::from_json).collect())
     }
 
     /// The root of the state at a token of a client, as far as the viewer may see it.
