@@ -284,6 +284,13 @@ async fn pages_are_filtered() {
     let without = page(json!({"not_senders": [alice.id]})).await;
     assert!(without.iter().all(|e| e["sender"] == bob.id) && without.len() == 5);
     assert_eq!(page(json!({"contains_url": true})).await.len(), 4);
+    // Behind chosen events there is a page that tells that there are no more.
+    let filter = encode(r#"{"contains_url":true}"#);
+    let whole = format!("/rooms/{room}/messages?dir=b&limit=100&filter={filter}");
+    let end = alice.get(&whole).await.ok()["end"].clone();
+    let next = format!("{whole}&from={}", encode(end.as_str().unwrap()));
+    let next = alice.get(&next).await.ok();
+    assert_eq!((&next["chunk"], next.get("end")), (&json!([]), None));
     assert!(page(json!({"types": []})).await.is_empty());
     assert!(page(json!({"not_rooms": [room]})).await.is_empty());
 }
