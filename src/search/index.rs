@@ -93,7 +93,12 @@ impl Index {
 
     fn open_old(folder: &Path, owner: Owner) -> Result<Option<(Self, Position)>, TantivyError> {
         let fields = Fields::new();
-        let index = tantivy::Index::open(MmapDirectory::open(folder)?)?;
+        let directory = MmapDirectory::open(folder)?;
+        if !tantivy::Index::exists(&directory)? {
+            // It was begun, and the server was killed.
+            return Ok(None);
+        }
+        let index = tantivy::Index::open(directory)?;
         let mark = index.load_metas()?.payload;
         let mark = mark.and_then(|mark| serde_json::from_str::<Mark>(&mark).ok());
         let Some(mark) = mark.filter(|mark| mark.format == FORMAT && mark.owner == owner) else {
