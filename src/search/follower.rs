@@ -28,7 +28,7 @@ use crate::{
 const AT_ONCE: usize = 200;
 
 /// While nobody asks, what came in may wait so long, that much of it is indexed at once.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(30);
 
 /// A commit comes at the latest after so many records, changes, or bytes of text.
 const RECORDS_MAX: usize = 50_000;
