@@ -396,13 +396,17 @@ async fn receipt_step(
     let has_thread = |root: usize| {
         naive.events.iter().any(|event| {
             event.parent == Some(root)
+                && !event.redacted
                 && event.json["content"]["m.relates_to"]["rel_type"] == "m.thread"
         })
     };
     let (thread, valid) = match thread {
         0 => (ReceiptThread::Unthreaded, true),
         1 => (ReceiptThread::Main, known.thread.is_none()),
-        _ => (ReceiptThread::Thread(root_id), has_thread(root)),
+        _ => (
+            ReceiptThread::Thread(root_id),
+            known.thread.is_some() || has_thread(root),
+        ),
     };
     let kind = if private {
         ReceiptKind::ReadPrivate
