@@ -43,6 +43,8 @@ names! {
     pusher_hash: "pusher";
     /// Of the algorithm of a one-time key.
     algorithm_hash: "algorithm";
+    /// Of a one-time key: its id, a zero byte, its public part.
+    one_time_key_hash: "one-time key";
     /// Of a key that signs: `ed25519:…`.
     key_hash: "key";
     /// Of the id of a session that encrypts a room's messages.

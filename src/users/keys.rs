@@ -20,8 +20,8 @@ use storage::{
     Answers, Batch, Key, KeyPrefix, NameHash, Position, Range, Reads, Rows, ShortUserId, Slot,
     Table,
     schema::{
-        DEVICE_KEYS_BY_USER, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, KEY_COUNTS_BY_DEVICE,
-        MESSAGE_BY_DEVICE, ONE_TIME_KEY_BY_DEVICE, OneTimeKeyRow,
+        DEVICE_KEYS_BY_USER, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, GIVEN_KEYS_BY_DEVICE,
+        KEY_COUNTS_BY_DEVICE, MESSAGE_BY_DEVICE, ONE_TIME_KEY_BY_DEVICE, OneTimeKeyRow,
     },
 };
 
@@ -62,6 +62,7 @@ impl OfDevice {
     pub(crate) fn remove(&self, batch: &mut Batch, answers: &Answers) -> error::Result<()> {
         batch.delete(&DEVICE_KEYS_BY_USER, &self.key);
         batch.delete(&KEY_COUNTS_BY_DEVICE, &self.key);
+        batch.delete(&GIVEN_KEYS_BY_DEVICE, &self.key);
         let messages = answers.rows(&self.messages)?;
         remove_all(batch, &MESSAGE_BY_DEVICE, &self.key, &messages);
         let one_time = answers.rows(&self.one_time)?;

@@ -1,6 +1,6 @@
 //! The tables of end-to-end encryption: keys of devices and people, what waits for devices, backups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ tables! { KEY_TABLES:
     109 BACKUP_BY_USER Range: (ShortUserId, u64) => BackupRow;
     /// The keys in a version of a user's backup (version, room, session). Users write it.
     110 BACKUP_KEY_BY_VERSION Range: (ShortUserId, u64, NameHash, NameHash) => BackupKeyRow;
+    /// Which one-time keys of a device were given out lately, so that none is taken in again. Users write it.
+    111 GIVEN_KEYS_BY_DEVICE Hot: (ShortUserId, NameHash) => GivenKeysRow;
 }
 
 /// The identity keys of a device.
@@ -79,6 +81,13 @@ pub struct OneTimeKeyRow {
     pub key_id: String,
     /// The key, as JSON.
     pub json: String,
+}
+
+/// The one-time keys of a device that were given out last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenKeysRow {
+    /// Hashes of their ids and public parts, oldest first.
+    pub keys: VecDeque<NameHash>,
 }
 
 /// A fallback key.
@@ -143,6 +152,7 @@ records!(
     CrossSigningKeyRow,
     SignaturesRow,
     OneTimeKeyRow,
+    GivenKeysRow,
     FallbackKeyRow,
     KeyCountsRow,
     DeviceChangeRow,

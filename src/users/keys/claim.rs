@@ -10,19 +10,23 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream}
 use ruma::{OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId};
 use serde_json::value::RawValue;
 use storage::{
-    Batch, Range, Reads, ShortUserId, Topic,
+    Batch, Found, NameHash, Range, Reads, ShortUserId, Topic,
     schema::{
-        FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, KEY_COUNTS_BY_DEVICE, ONE_TIME_KEY_BY_DEVICE,
-        OneTimeKeyRow, USER_BY_NAME,
+        FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, GIVEN_KEYS_BY_DEVICE, GivenKeysRow,
+        KEY_COUNTS_BY_DEVICE, ONE_TIME_KEY_BY_DEVICE, OneTimeKeyRow, USER_BY_NAME,
     },
 };
 
+use super::upload;
 use crate::Users;
 
 /// How many devices one request may ask keys of.
 const MAX_DEVICES: usize = 10_000;
 /// Users whose keys are claimed at once.
 const USERS_AT_ONCE: usize = 16;
+/// How many keys that were given out are remembered of a device: as many as clients upload at once, since
+/// an upload whose answer was lost comes again.
+const GIVEN_KEYS: usize = 100;
 /// Devices of one user whose keys are claimed in one batch.
 const DEVICES_A_BATCH: usize = 100;
 
@@ -118,11 +122,13 @@ impl Users {
                 reads.range(&ONE_TIME_KEY_BY_DEVICE, &first),
                 reads.get(&FALLBACK_KEY_BY_DEVICE, &with_algorithm),
                 reads.get(&KEY_COUNTS_BY_DEVICE, &key),
+                reads.get(&GIVEN_KEYS_BY_DEVICE, &key),
             ));
         }
         let answers = snapshot.read(&reads).await?;
         let mut claimed = Vec::new();
-        for (device, algorithm, key, with_algorithm, first, fallback, counts) in &asked {
+        for (device, algorithm, key, with_algorithm, first, fallback, counts, given_keys) in &asked
+        {
             let counts = answers.one(counts)?;
             let mut left = counts
                 .as_ref()
@@ -135,6 +141,8 @@ impl Users {
                 if let Some(count) = left.one_time.get_mut(algorithm.as_str()) {
                     *count = count.saturating_sub(1);
                 }
+                let hash = upload::hash_of(&self.0.storage, &row.value);
+                remember(batch, key, answers.one(given_keys)?, hash);
                 row.value
             } else if let Some(fallback) = answers.one(fallback)? {
                 if !fallback.value.used {
@@ -160,4 +168,21 @@ impl Users {
         }
         Ok(claimed)
     }
+}
+
+/// Puts into a batch that a key was given out.
+fn remember(
+    batch: &mut Batch,
+    key: &(ShortUserId, NameHash),
+    found: Option<Found<GivenKeysRow>>,
+    given: NameHash,
+) {
+    let raw = found.as_ref().map(|found| found.raw.clone());
+    batch.expect_unchanged(&GIVEN_KEYS_BY_DEVICE, key, raw.as_ref());
+    let mut row = found.map(|found| found.value).unwrap_or_default();
+    row.keys.push_back(given);
+    while row.keys.len() > GIVEN_KEYS {
+        row.keys.pop_front();
+    }
+    batch.put(&GIVEN_KEYS_BY_DEVICE, key, &row);
 }

@@ -13,11 +13,11 @@ use ruma::{
 use serde_json::Value;
 use storage::{
     Answers, Batch, Found, NameHash, Position, Range, Reads, Rows, ShortUserId, Slot, Stamped,
-    Topic,
+    Storage, Topic,
     schema::{
         CROSS_SIGNING_KEY_BY_USER, CrossSigningKeyRow, DEVICE_BY_USER, DEVICE_KEYS_BY_USER,
-        DeviceKeysRow, DeviceRow, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, KEY_COUNTS_BY_DEVICE,
-        KeyCountsRow, ONE_TIME_KEY_BY_DEVICE, OneTimeKeyRow,
+        DeviceKeysRow, DeviceRow, FALLBACK_KEY_BY_DEVICE, FallbackKeyRow, GIVEN_KEYS_BY_DEVICE,
+        GivenKeysRow, KEY_COUNTS_BY_DEVICE, KeyCountsRow, ONE_TIME_KEY_BY_DEVICE, OneTimeKeyRow,
     },
 };
 
@@ -60,6 +60,7 @@ struct Asked {
     one_time: Slot<Existing>,
     fallback: Slot<Rows<(ShortUserId, NameHash, NameHash), FallbackKeyRow>>,
     counts: Slot<Option<Found<Stamped<KeyCountsRow>>>>,
+    given: Slot<Option<Found<GivenKeysRow>>>,
     cross_signing: Slot<Rows<(ShortUserId, u8), CrossSigningKeyRow>>,
 }
 
@@ -101,13 +102,7 @@ impl Users {
             let counts = answers.one(&asked.counts)?;
             let old = counts.as_ref().map(|row| row.value.value.clone());
             let mut new = old.clone().unwrap_or_default();
-            self.put_one_time_keys(
-                &mut batch,
-                key,
-                answers.rows(&asked.one_time)?,
-                &one_time,
-                &mut new,
-            )?;
+            self.put_one_time_keys(&mut batch, key, (&asked, &answers), &one_time, &mut new)?;
             let known = answers.rows(&asked.fallback)?;
             for fallback in &fallback {
                 self.put_fallback_key(&mut batch, key, &known, fallback, &mut new)?;
@@ -177,10 +172,13 @@ impl Users {
         &self,
         batch: &mut Batch,
         (user, device): (ShortUserId, NameHash),
-        known: Existing,
+        (asked, answers): (&Asked, &Answers),
         new: &[NewKey],
         counts: &mut KeyCountsRow,
     ) -> Result<()> {
+        let known = answers.rows(&asked.one_time)?;
+        let given = answers.one(&asked.given)?;
+        let given = given.map(|found| found.value.keys).unwrap_or_default();
         let mut left = known.len();
         let known: BTreeMap<String, String> = known
             .into_iter()
@@ -196,6 +194,8 @@ impl Users {
                         key.row.key_id
                     )));
                 }
+                // The answer to its first upload was lost, and it was claimed since.
+                None if given.contains(&hash_of(&self.0.storage, &key.row)) => continue,
                 None => {}
             }
             left += 1;
@@ -260,6 +260,7 @@ impl Asked {
             one_time: reads.range(&ONE_TIME_KEY_BY_DEVICE, &all.limit(MAX_ONE_TIME_KEYS + 1)),
             fallback: reads.range(&FALLBACK_KEY_BY_DEVICE, &Range::prefix(&key)),
             counts: reads.get(&KEY_COUNTS_BY_DEVICE, &key),
+            given: reads.get(&GIVEN_KEYS_BY_DEVICE, &key),
             cross_signing: reads.range(&CROSS_SIGNING_KEY_BY_USER, &Range::prefix(&(key.0,))),
         }
     }
@@ -311,6 +312,13 @@ fn checked_keys(keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>) -> Result<V
             })
         })
         .collect()
+}
+
+/// Of a one-time key, whoever signed it and however it is written.
+pub(super) fn hash_of(storage: &Storage, key: &OneTimeKeyRow) -> NameHash {
+    let json = serde_json::from_str::<Value>(&key.json).unwrap_or_default();
+    let public = public_part(&json).unwrap_or_default();
+    storage.one_time_key_hash(&[&key.key_id, "\0", public].concat())
 }
 
 fn public_part(key: &Value) -> Option<&str> {

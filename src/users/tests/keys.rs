@@ -11,6 +11,7 @@ use crate::{BackupKey, BackupKeys, BackupScope, KeyUpload, Messages};
 
 on_every_engine! {
     of_many_claims_at_once_each_gets_another_key,
+    what_was_given_out_is_not_taken_in_again,
     a_message_is_queued_once,
     a_device_takes_its_keys_and_messages_along,
     a_backup_counts_what_it_holds,
@@ -93,6 +94,31 @@ async fn of_many_claims_at_once_each_gets_another_key() {
         .await
         .unwrap();
     assert_eq!(counts.get("signed_curve25519").copied(), Some(0));
+}
+
+async fn what_was_given_out_is_not_taken_in_again() {
+    let world = world(settings()).await;
+    let (_, anna) = world.account("anna").await;
+    let login = world.login("anna", Some("PHONE")).await;
+    let requester = world.requester(&login).await;
+    let upload = async |names| {
+        let keys = one_time_keys(names);
+        let counts = world.users.upload_keys(&requester, &keys).await.unwrap();
+        counts.get("signed_curve25519").copied().unwrap_or_default()
+    };
+    assert_eq!(upload(0..2).await, 2);
+    let wanted = of_device(&anna, "PHONE");
+    let mut claimed = BTreeSet::new();
+    // A reply that is lost may waste one.
+    while let Some(keys) = world.users.claim_keys(&wanted).await.unwrap().get(&anna) {
+        assert!(claimed.insert(keys.values().next().unwrap().0.clone()));
+    }
+    // The answer to the upload never came: the device uploads the same again, and something new.
+    assert_eq!(upload(0..3).await, 1);
+    let keys = world.users.claim_keys(&wanted).await.unwrap();
+    if let Some(keys) = keys.get(&anna) {
+        assert_eq!(keys.values().next().unwrap().0, "signed_curve25519:2");
+    }
 }
 
 fn messages(user: &OwnedUserId, device: &str, number: u64) -> Messages {
