@@ -139,15 +139,19 @@ impl Server {
         server
             .workers
             .spawn(async move { rooms.work_off_jobs(shutdown.begun()).await });
-        let (search, shutdown) = (server.search.clone(), server.shutdown.clone());
-        server
-            .workers
-            .spawn(async move { search.follow(shutdown.begun()).await });
-        let (rooms, shutdown) = (server.rooms.clone(), server.shutdown.clone());
-        server
-            .workers
-            .spawn(async move { rooms.send_delayed_events(shutdown.begun()).await });
         Ok(server)
+    }
+
+    /// Begins what only a server that serves has to do beside its requests: the index of the search follows
+    /// the stream, events that are due later are sent. Both write by themselves, which a command beside a
+    /// server that is down has no use for.
+    pub fn begin_work(&self) {
+        let (search, shutdown) = (self.search.clone(), self.shutdown.clone());
+        self.workers
+            .spawn(async move { search.follow(shutdown.begun()).await });
+        let (rooms, shutdown) = (self.rooms.clone(), self.shutdown.clone());
+        self.workers
+            .spawn(async move { rooms.send_delayed_events(shutdown.begun()).await });
     }
 }
 

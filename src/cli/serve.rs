@@ -50,6 +50,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let socket = open_control(&server);
     announce(&server, &listening.reachable())?;
     tokio::spawn(signals.begin_shutdown(server.clone()));
+    server.begin_work();
     let control = socket.map(|socket| {
         let asked = server.clone();
         let perform = move |command| control::perform(asked.clone(), command);

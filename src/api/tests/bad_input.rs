@@ -43,6 +43,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
         let server = Server::open(parts(config)).await.unwrap();
+        server.begin_work();
         let mut world = Self {
             server,
             _folder: folder,
