@@ -125,6 +125,12 @@ impl Subscription {
         }
     }
 
+    /// Whether something may have happened to its topics since what was woken was last taken: it was woken,
+    /// or wake-ups may get lost. All that was committed, and acknowledged, before this call counts.
+    pub fn may_be_behind(&self) -> bool {
+        self.wakeups.backstop.is_some() || !self.waiting.woken.lock().is_empty()
+    }
+
     /// What was woken since the last call; nothing if nothing was.
     pub fn take(&self) -> BTreeSet<Topic> {
         std::mem::take(&mut *self.waiting.woken.lock())

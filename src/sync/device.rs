@@ -16,7 +16,7 @@ const MESSAGES_MAX: usize = 100;
 const ALWAYS_COUNTED: &str = "signed_curve25519";
 
 /// What a device is told of itself.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct OfDevice {
     /// Messages from other devices.
     pub messages: Vec<Box<RawValue>>,
@@ -80,6 +80,20 @@ impl Asked {
 }
 
 impl OfDevice {
+    /// Whether no more messages wait than it holds.
+    pub(crate) fn has_all_messages(&self) -> bool {
+        self.messages.len() < MESSAGES_MAX
+    }
+
+    /// What is told again if nothing happens.
+    pub(crate) fn without_messages(&self) -> Self {
+        Self {
+            one_time_keys: self.one_time_keys.clone(),
+            unused_fallback_keys: self.unused_fallback_keys.clone(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty() && !self.keys_changed
     }

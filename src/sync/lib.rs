@@ -205,21 +205,29 @@ impl Syncs {
         tokio::pin!(end, stop);
         self.remove_messages(&request, live).await?;
         live.members.begin(request.position());
+        let mut is_woken = async |live: &Live| {
+            tokio::select! {
+                () = live.wait() => true,
+                () = &mut end => false,
+                () = &mut stop => false,
+            }
+        };
+        if let Some(nothing) = live.nothing_new(&request)
+            && !is_woken(live).await
+        {
+            return Ok(nothing);
+        }
         loop {
             live.clear();
             let (update, token, new_rooms, told) = self.look(&mut request, live).await?;
             let done = request.since.is_none() || request.full_state || !update.is_empty();
-            if !done && new_rooms {
+            if !new_rooms {
+                live.looked(&request, &update, token);
+            } else if !done {
                 // What happened in them until now woke nobody: look again.
                 continue;
             }
-            let done = done
-                || tokio::select! {
-                    () = live.wait() => false,
-                    () = &mut end => true,
-                    () = &mut stop => true,
-                };
-            if done {
+            if done || !is_woken(live).await {
                 let in_full = wants_each_once(&request.filter.room.state);
                 let told = in_full.then_some(told);
                 live.members.answered(token.position, told);

@@ -1,14 +1,15 @@
 //! What a device waits for, kept between its polls.
 //!
 //! A device that polls on needs not wait anew for each of its thousands of rooms: what it waits for stays
-//! as it is until its rooms change. What happened is never decided by who was woken, only when to look.
+//! as it is until its rooms change. What happened is never decided by who was woken, only when to look: a
+//! device that was told everything, and that nothing woke since, is told so without a look.
 
 use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 use storage::{NameHash, Position, ShortRoomId, ShortUserId, Storage, Subscription, Topic};
 
-use crate::members::KnownMembers;
+use crate::{Request, Token, Update, device::OfDevice, members::KnownMembers};
 
 /// Devices that are remembered, at most.
 const LIVES_MAX: usize = 20_000;
@@ -65,6 +66,17 @@ pub(crate) struct Live {
     pub(crate) members: KnownMembers,
     /// Up to here the messages that it has were removed.
     pub(crate) removed: Position,
+    /// Set where the last look found everything, and all that it waits for was waited for before.
+    up_to_date: Option<UpToDate>,
+}
+
+/// What a device was told with everything else.
+#[derive(Debug)]
+struct UpToDate {
+    /// With this token.
+    token: Token,
+    /// What it is told again each time.
+    of_device: OfDevice,
 }
 
 impl Live {
@@ -74,7 +86,32 @@ impl Live {
             joined: BTreeSet::new(),
             members: KnownMembers::default(),
             removed: Position::START,
+            up_to_date: None,
         }
+    }
+
+    /// What a device is told that goes on from the token of its last answer, if that told it everything and
+    /// nothing woke it since: that nothing happened.
+    pub(crate) fn nothing_new(&self, request: &Request) -> Option<(Update, Token)> {
+        let known = self.up_to_date.as_ref()?;
+        let goes_on = request.since == Some(known.token) && !request.full_state;
+        if !goes_on || self.subscription.may_be_behind() {
+            return None;
+        }
+        let update = Update {
+            of_device: known.of_device.clone(),
+            ..Update::default()
+        };
+        Some((update, known.token))
+    }
+
+    /// Keeps what a look found, with which the device gets this token.
+    pub(crate) fn looked(&mut self, request: &Request, update: &Update, token: Token) {
+        let everything = request.device.is_some() && update.of_device.has_all_messages();
+        self.up_to_date = everything.then(|| UpToDate {
+            token,
+            of_device: update.of_device.without_messages(),
+        });
     }
 
     fn entries(&self) -> usize {
@@ -82,7 +119,8 @@ impl Live {
     }
 
     /// Forgets what was woken: a look at everything follows.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&mut self) {
+        self.up_to_date = None;
         self.subscription.take();
     }
 

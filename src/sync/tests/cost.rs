@@ -23,10 +23,6 @@ async fn cost(rooms: usize) -> (Cost, Cost) {
     }
     let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
     let (_, token) = world.ask(&world.request(1, None, filter.clone())).await;
-    let (_, token) = world
-        .ask(&world.request(1, Some(token), filter.clone()))
-        .await;
-
     let before = world.storage.cost();
     let (_, token) = world
         .ask(&world.request(1, Some(token), filter.clone()))
@@ -38,6 +34,37 @@ async fn cost(rooms: usize) -> (Cost, Cost) {
     let one = world.storage.cost() - before;
     assert_eq!(update.joined.len(), 1);
     (idle, one)
+}
+
+#[tokio::test]
+async fn who_knows_everything_is_told_so_without_a_look() {
+    let world = World::on_model(&["alice", "bob"]).await;
+    let room = world.room(0, "shared").await;
+    world.join(&room, 1).await;
+    let poll = async |token| {
+        let before = world.storage.cost();
+        let (update, token) = world.ask(&world.request(1, token, json!({}))).await;
+        let cost = world.storage.cost() - before;
+        (update, token, cost.round_trips)
+    };
+    let (_, token, _) = poll(None).await;
+    let (_, token, looked) = poll(Some(token)).await;
+    assert!(looked > 0, "it did not wait for the room before");
+    for _ in 0..3 {
+        let (update, again, looked) = poll(Some(token)).await;
+        assert!(update.is_empty());
+        assert_eq!((again, looked), (token, 0));
+    }
+    let other = world.room(0, "shared").await;
+    world.say(&other, 0, "elsewhere").await;
+    assert_eq!(poll(Some(token)).await.2, 0);
+    world.say(&room, 0, "here").await;
+    let (update, next, looked) = poll(Some(token)).await;
+    assert_eq!(update.joined[0].timeline.events.len(), 1);
+    assert!(looked > 0);
+    assert_eq!(poll(Some(next)).await.2, 0, "it was told everything");
+    let (update, ..) = poll(Some(token)).await;
+    assert_eq!(update.joined[0].timeline.events.len(), 1, "it asks again");
 }
 
 #[tokio::test]
