@@ -127,6 +127,7 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(profile::set_profile_field)
         .limited(Action::Message)
         .endpoint(push::delete_pushrule)
+        .endpoint(push::get_notifications)
         .endpoint(push::get_pushers)
         .endpoint(push::get_pushrule)
         .endpoint(push::get_pushrule_actions)

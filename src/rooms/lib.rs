@@ -88,7 +88,7 @@ pub use self::{
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
-    unread::{Count, Unread},
+    unread::{Count, NotificationPage, NotificationQuery, Notified, Unread},
     upgrade::UpgradeRequest,
     viewer::{Look, Until, Viewer, membership_of},
 };

@@ -7,6 +7,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
+mod context;
+mod notified;
 mod rules;
 mod tally;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use storage::{
     schema::{self, AccountDataRow, Head, ReadScope},
 };
 
+pub use self::notified::{NotificationPage, NotificationQuery, Notified};
 use self::{
     rules::{CountingRules, Mode},
     tally::{Read, Tally},

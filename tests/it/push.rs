@@ -229,3 +229,85 @@ async fn pushers_are_set_listed_and_removed() {
     let lacking = json!({"kind": "http", "app_id": "org.example.app", "pushkey": "2"});
     assert_eq!(alice.post("/pushers/set", lacking).await.status, 400);
 }
+
+/// What somebody is notified of: the bodies, and whether they were read; the next page's token.
+async fn notified(user: &User, query: &str) -> (Vec<(String, bool)>, Option<String>) {
+    let page = user.get(&format!("/notifications{query}")).await.ok();
+    let list = page["notifications"].as_array().unwrap().iter();
+    let list = list.map(|one| {
+        assert!(one["ts"].as_u64().unwrap() > 0, "{one}");
+        assert!(
+            one["room_id"].is_string() && one["actions"][0] == "notify",
+            "{one}"
+        );
+        let body = one["event"]["content"]["body"].as_str().unwrap().to_owned();
+        (body, one["read"].as_bool().unwrap())
+    });
+    let next = page["next_token"].as_str().map(ToOwned::to_owned);
+    (list.collect(), next)
+}
+
+#[tokio::test]
+async fn notifications_are_listed_from_all_rooms_latest_first() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    assert_eq!(notified(&alice, "").await, (vec![], None));
+    let (one, other) = (
+        alice.room_with(&[&bob]).await,
+        alice.room_with(&[&bob]).await,
+    );
+    for number in 0..4 {
+        let room = if number % 2 == 0 { &one } else { &other };
+        bob.say(room, &format!("message {number}")).await;
+    }
+    let read = alice.sync(None).await;
+    let last = read.joined(&other)["timeline"]["events"]
+        .as_array()
+        .unwrap()
+        .len()
+        - 1;
+    let last = &read.joined(&other)["timeline"]["events"][last]["event_id"];
+    let receipt = format!("/rooms/{other}/receipt/m.read/{}", last.as_str().unwrap());
+    alice.post(&receipt, json!({})).await.ok();
+    mention(&bob, &one, &alice).await;
+    let gone = bob.say(&other, "gone").await;
+    bob.put(&format!("/rooms/{other}/redact/{gone}/1"), json!({}))
+        .await
+        .ok();
+
+    let message = |number: u8, read| (format!("message {number}"), read);
+    let all = vec![
+        ("you".to_owned(), false),
+        message(3, true),
+        message(2, false),
+        message(1, true),
+        message(0, false),
+    ];
+    assert_eq!(notified(&alice, "").await, (all.clone(), None));
+    assert_eq!(notified(&alice, "?only=highlight").await.0, all[..1]);
+    assert!(
+        notified(&bob, "").await.0.is_empty(),
+        "one's own is no news"
+    );
+    let (mut paged, mut from) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = notified(&alice, &format!("?limit=2{from}")).await;
+        assert!(page.len() <= 2);
+        paged.extend(page);
+        match next {
+            Some(next) => from = format!("&from={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, all);
+
+    let mute = json!({ "actions": [] });
+    let rule = format!("/pushrules/global/room/{one}");
+    alice.put(&rule, mute).await.ok();
+    assert_eq!(
+        notified(&alice, "").await.0,
+        [all[0].clone(), all[1].clone(), all[3].clone()]
+    );
+    let wrong = alice.get("/notifications?from=s12").await;
+    wrong.refused(400, "M_INVALID_PARAM");
+}

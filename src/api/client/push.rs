@@ -1,4 +1,6 @@
-//! Push rules and pushers.
+//! Push rules, pushers, and what rules have notified of.
+
+mod notifications;
 
 use error::Result;
 use ruma::{
@@ -11,6 +13,7 @@ use ruma::{
 };
 use users::Requester;
 
+pub(super) use self::notifications::get_notifications;
 use crate::{Call, Server};
 
 /// [`GET /pushrules/`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushrules).

@@ -11,6 +11,8 @@ use ruma::{
     },
     serde::Raw,
 };
+use serde_json::value::RawValue;
+use storage::schema::EventRow;
 
 /// How the events of a room are counted for somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,26 +68,27 @@ impl CountingRules {
         }
     }
 
-    /// Whether an event notifies, and whether it highlights. `json`: the whole event.
-    pub(super) async fn effect(
-        &self,
-        defaults: &Ruleset,
-        sender: &str,
-        json: Raw<AnySyncTimelineEvent>,
+    /// What is to be done about an event.
+    pub(super) async fn actions<'a>(
+        &'a self,
+        defaults: &'a Ruleset,
+        event: &EventRow,
         context: &PushConditionRoomCtx,
-    ) -> (bool, bool) {
-        if self.ignored.contains(sender) {
-            return (false, false);
+    ) -> error::Result<&'a [Action]> {
+        if self.ignored.contains(&event.header.sender) {
+            return Ok(&[]);
         }
-        let rules = self
-            .changed
-            .as_ref()
-            .map_or(defaults, |changed| &changed.rules);
-        effect_of(rules.get_actions(&json, context).await)
+        let json = String::from_utf8(event.json.to_vec()).map_err(error::internal)?;
+        let json = RawValue::from_string(json).map_err(error::internal)?;
+        let json: Raw<AnySyncTimelineEvent> = Raw::from_json(json);
+        let changed = self.changed.as_ref();
+        let rules = changed.map_or(defaults, |changed| &changed.rules);
+        Ok(rules.get_actions(&json, context).await)
     }
 }
 
-fn effect_of(actions: &[Action]) -> (bool, bool) {
+/// Whether these actions notify, and whether they highlight.
+pub(super) fn effect_of(actions: &[Action]) -> (bool, bool) {
     let notify = actions.iter().any(Action::should_notify);
     (notify, notify && actions.iter().any(Action::is_highlight))
 }

@@ -7,25 +7,20 @@ use std::{
 
 use pdu::EventNumber;
 use ruma::{
-    EventId, OwnedEventId, OwnedUserId, UInt,
-    events::{
-        StateEventType,
-        room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent},
-    },
+    EventId, OwnedEventId,
     push::{PushConditionRoomCtx, Ruleset},
-    serde::Raw,
 };
-use serde_json::value::RawValue;
 use storage::{
     Answers, Found, Range, Reads, ShortRoomId, ShortUserId, Slot, Snapshot,
-    schema::{
-        self, EventRow, MemberRow, Membership, MentionRow, Place, PlacedEvent, ReadRow, ReadScope,
-        Totals,
-    },
+    schema::{self, EventRow, MentionRow, Place, PlacedEvent, ReadRow, ReadScope, Totals},
 };
 
-use super::{Asked, Count, CountingRules, Mode, RulesId, UNREAD_SCAN, Unread};
-use crate::{Room, Rooms, Viewer, accept::EVERYBODY, writer::flat_key};
+use super::{
+    Asked, Count, CountingRules, Mode, RulesId, UNREAD_SCAN, Unread,
+    context::{AskedContext, FoundContext},
+    rules::effect_of,
+};
+use crate::{Room, Rooms, Viewer, accept::EVERYBODY};
 
 /// So many mentions of a room count, at most: the latest.
 const MENTIONS_MAX: usize = 1_000;
@@ -47,7 +42,7 @@ impl Read {
     }
 
     /// Up to where a thread is read, or the main timeline.
-    fn of(&self, thread: Option<EventNumber>) -> &ReadRow {
+    pub(super) fn of(&self, thread: Option<EventNumber>) -> &ReadRow {
         let scope = thread.map_or(ReadScope::Main, ReadScope::Thread);
         self.scopes.get(&scope).unwrap_or(&self.room)
     }
@@ -106,7 +101,6 @@ impl Asked {
     }
 }
 
-type RowSlot<V> = Slot<Option<Found<V>>>;
 type ListSlot<V> = Slot<Vec<Option<Found<V>>>>;
 type RangeSlot<K, V> = Slot<Vec<(K, Found<V>)>>;
 type MentionSlot = RangeSlot<(ShortUserId, ShortRoomId, Place), MentionRow>;
@@ -120,7 +114,7 @@ struct Second {
 struct Looked {
     tally: Tally,
     placed: RangeSlot<(ShortRoomId, Place), PlacedEvent>,
-    context: Option<(RowSlot<MemberRow>, ListSlot<EventNumber>)>,
+    context: Option<AskedContext>,
 }
 
 /// What is known of a room after the second round trip, and where the third one's answers are found.
@@ -131,12 +125,11 @@ struct Third {
     whole: bool,
     /// The count cannot go on from the one before.
     void: bool,
-    displayname: Option<String>,
+    context: Option<FoundContext>,
     events: ListSlot<EventRow>,
     /// The ids of roots of threads that are known.
     roots: HashMap<EventNumber, OwnedEventId>,
     new_roots: (Vec<EventNumber>, ListSlot<EventRow>),
-    state: (bool, ListSlot<EventRow>),
 }
 
 impl Rooms {
@@ -175,8 +168,8 @@ impl Rooms {
             };
             let rows = answers.all(&third.events)?;
             third.take_roots(&answers)?;
-            if asked.mode == Mode::Scan {
-                let context = third.context(viewer, asked, &answers)?;
+            if let Some(context) = third.context.take() {
+                let context = context.context(viewer, asked, &answers)?;
                 third
                     .apply(rules, &defaults, rows, viewer, &context)
                     .await?;
@@ -228,20 +221,8 @@ impl Rooms {
             let known = self.counts().tallies.get(&(viewer.short, short));
             let tally = asked.tally(known);
             let placed = ask_placed(reads, short, tally.through);
-            let context = (asked.mode == Mode::Scan).then(|| {
-                let generation = asked.head.generation;
-                let user = self.storage().user_hash(&viewer.user_id);
-                let member = (short, generation, Membership::Join as u8, user);
-                let state = [StateEventType::RoomCreate, StateEventType::RoomPowerLevels];
-                let state = state.map(|event_type| {
-                    let event_type = event_type.to_string();
-                    flat_key(self.storage(), short, generation, &event_type, "")
-                });
-                (
-                    reads.get(&schema::MEMBER_BY_ROOM, &member),
-                    reads.get_all(&schema::STATE_BY_ROOM, &state),
-                )
-            });
+            let scans = asked.mode == Mode::Scan;
+            let context = scans.then(|| AskedContext::ask(self, reads, viewer, asked));
             Looked {
                 tally,
                 placed,
@@ -297,17 +278,14 @@ fn third_of(
     }
     mentions.retain(|place, row: &mut MentionRow| asked.read.of(row.thread).place < *place);
     let (mut tally, mut placed, mut whole) = (None, Vec::new(), true);
-    let (mut displayname, mut state, mut has_levels) = (None, Vec::new(), false);
+    let mut context = None;
     if let Some(looked) = second.looked {
         let rows = answers.rows(&looked.placed)?;
         whole = rows.len() < UNREAD_SCAN;
         placed.extend(rows.into_iter().map(|((_, place), row)| (place, row.value)));
         tally = Some(looked.tally);
-        if let Some((member, numbers)) = looked.context {
-            displayname = answers.one(&member)?.and_then(|row| row.value.displayname);
-            let numbers = answers.all(&numbers)?;
-            has_levels = numbers.last().is_some_and(Option::is_some);
-            state.extend(numbers.into_iter().flatten().map(|row| (short, row.value)));
+        if let Some(asked) = looked.context {
+            context = Some(asked.answered(reads, answers, short)?);
         }
     }
     let judged: Vec<_> = placed
@@ -328,11 +306,10 @@ fn third_of(
         placed,
         whole,
         void: false,
-        displayname,
+        context,
         events: reads.get_all(&schema::EVENT_BY_NUMBER, &judged),
         roots: known,
         new_roots: (new, reads.get_all(&schema::EVENT_BY_NUMBER, &root_keys)),
-        state: (has_levels, reads.get_all(&schema::EVENT_BY_NUMBER, &state)),
     })
 }
 
@@ -394,10 +371,8 @@ impl Third {
             if read || redacted || place.step != 0 || sender == viewer.user_id {
                 continue;
             }
-            let json = String::from_utf8(row.json.to_vec()).map_err(error::internal)?;
-            let json = RawValue::from_string(json).map_err(error::internal)?;
-            let json = Raw::from_json(json);
-            let (notify, highlight) = rules.effect(defaults, sender, json, context).await;
+            let actions = rules.actions(defaults, &row, context).await?;
+            let (notify, highlight) = effect_of(actions);
             let count = Count {
                 notifications: notify.into(),
                 highlights: highlight.into(),
@@ -405,46 +380,6 @@ impl Third {
             tally.counts.entry(placed.thread).or_default().add(count);
         }
         Ok(())
-    }
-
-    /// By what events are judged: the room as it is now.
-    fn context(
-        &self,
-        viewer: &Viewer,
-        asked: &Asked,
-        answers: &Answers,
-    ) -> error::Result<PushConditionRoomCtx> {
-        let (has_levels, slot) = &self.state;
-        let rows: Vec<_> = answers.all(slot)?.into_iter().flatten().collect();
-        let content = |row: &Found<EventRow>| {
-            let span = &row.value.header.content;
-            let json = &row.value.json;
-            json.get(span.start as usize..span.end as usize)
-                .map(<[u8]>::to_vec)
-                .unwrap_or_default()
-        };
-        let name = self.displayname.as_deref();
-        let name = name
-            .unwrap_or_else(|| viewer.user_id.localpart())
-            .to_owned();
-        let joined = UInt::new_saturating(asked.head.joined);
-        let context = PushConditionRoomCtx::new(
-            asked.room.room_id.clone(),
-            joined,
-            viewer.user_id.clone(),
-            name,
-        );
-        let version = asked.room.rules.version_id();
-        let (Some(create), Some(rules)) = (rows.first(), version.rules()) else {
-            return Ok(context);
-        };
-        let levels = rows.last().filter(|_| *has_levels).map(content);
-        let levels: Option<RoomPowerLevelsEventContent> = levels
-            .as_deref()
-            .and_then(|content| serde_json::from_slice(content).ok());
-        let creators = creators(&create.value.header.sender, &content(create));
-        let levels = RoomPowerLevels::new(levels.into(), &rules.authorization, creators);
-        Ok(context.with_power_levels(levels.into()))
     }
 
     /// All in all.
@@ -487,20 +422,4 @@ impl Third {
         }
         unread
     }
-}
-
-/// The creators of a room, who since version 12 stand above all power levels.
-fn creators(sender: &str, content: &[u8]) -> Vec<OwnedUserId> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        #[serde(default)]
-        additional_creators: Vec<OwnedUserId>,
-    }
-    let content: Option<Content> = serde_json::from_slice(content).ok();
-    let more = content.map(|content| content.additional_creators);
-    let sender = OwnedUserId::try_from(sender).ok();
-    sender
-        .into_iter()
-        .chain(more.into_iter().flatten())
-        .collect()
 }
