@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use federation::SigningKeys;
+use federation::Federation;
 use rooms::{Draft, Group, Parts, Room, Rooms};
-use ruma::{OwnedUserId, RoomId};
+use ruma::{OwnedUserId, RoomId, server_name};
 use serde_json::{Value, json, value::to_raw_value};
 use storage::{Clock, Options, Random, Storage};
 
@@ -103,11 +103,13 @@ async fn write_all(folder: &Path, room_id: &str, drafts: impl Iterator<Item = Dr
         ..Options::default()
     };
     let storage = Storage::open(folder, &options).unwrap();
-    let keys = SigningKeys::open(&storage, &random).await.unwrap();
+    let name = server_name!("localhost");
+    let alone = federation::Parts::alone(&storage, name, &clock, &random);
+    let federation = Federation::open(alone).await.unwrap();
     let rooms = Rooms::new(Parts {
         storage,
-        server_name: "localhost".try_into().unwrap(),
-        signing_key: keys.current(),
+        server_name: name.to_owned(),
+        federation,
         clock,
         random,
     });

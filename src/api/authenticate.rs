@@ -1,19 +1,26 @@
 //! Who asks: from Ruma's authentication schemes to a caller that is proven.
 
-use std::{future::Future, net::IpAddr, sync::Arc};
+use std::{future::Future, net::IpAddr, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use error::Result;
 use http::request;
-use ruma::api::auth_scheme::{
-    AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError,
-    NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
+use ruma::{
+    OwnedServerName, ServerName,
+    api::{
+        auth_scheme::{
+            AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme,
+            ExtractTokenError, NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
+        },
+        federation::authentication::ServerSignatures,
+    },
 };
 use users::{Requester, Seen};
 
 use crate::{
     Server,
     body::{self, Body},
+    json,
 };
 
 /// What an endpoint asks of its caller, for tests and documentation.
@@ -25,6 +32,20 @@ pub enum Authentication {
     OptionalAccessToken,
     /// An access token.
     AccessToken,
+    /// The signature of another server.
+    ServerSignatures,
+}
+
+/// The server that asks, proven by its signature, and such as may ask this by the operator's policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(OwnedServerName);
+
+impl Deref for Origin {
+    type Target = ServerName;
+
+    fn deref(&self) -> &ServerName {
+        &self.0
+    }
 }
 
 /// Whom one of Ruma's authentication schemes proves, and how. The type of `call.caller` follows from
@@ -139,6 +160,23 @@ impl Scheme for AccessTokenOptional {
         };
         let body = body::read(&head.headers, body, limit).await?;
         Ok((requester, body))
+    }
+}
+
+impl Scheme for ServerSignatures {
+    type Caller = Origin;
+    const AUTHENTICATION: Authentication = Authentication::ServerSignatures;
+
+    async fn prove(server: &Server, head: &request::Parts, body: Body) -> Result<(Origin, Bytes)> {
+        let claim = server.federation.claim(head).await;
+        let (claim, body) = body::unless_refused(claim, body).await?;
+        let body = body::read(&head.headers, body, body::LIMIT_OF_SERVERS).await?;
+        // What is signed is the meaning of the body, not its bytes.
+        if !body.is_empty() {
+            json::check(&body)?;
+        }
+        let origin = server.federation.prove(claim, head, &body).await?;
+        Ok((Origin(origin), body))
     }
 }
 

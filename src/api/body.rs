@@ -13,6 +13,10 @@ pub type Body = UnsyncBoxBody<Bytes, error::Source>;
 /// The most bytes read of a body of anybody.
 pub(crate) const LIMIT_OF_STRANGERS: usize = 128 << 10;
 
+/// The most bytes read of a body that another server is to have signed: 50 events of 64 KiB and 100 messages
+/// beside them, all with some room, since strangers may write what they like in more letters than they need.
+pub(crate) const LIMIT_OF_SERVERS: usize = 16 << 20;
+
 /// The most bytes thrown away of a body that is too large. Without reading on, the connection would
 /// be reset while the client still writes, and it would never see the answer.
 const DRAINED: usize = 16 << 20;

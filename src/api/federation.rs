@@ -5,5 +5,8 @@ mod discovery;
 use crate::endpoint::Routes;
 
 pub(crate) fn routes(routes: Routes) -> Routes {
-    routes.endpoint(discovery::discover_homeserver)
+    routes
+        .endpoint(discovery::discover_homeserver)
+        .written(discovery::get_server_keys)
+        .endpoint(discovery::get_server_version)
 }

@@ -30,6 +30,7 @@ mod suspended;
 mod tests;
 
 pub use self::{
+    authenticate::Origin,
     body::Body,
     content::Content,
     endpoint::{Call, Route},

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use config::Config;
 use error::Result;
-use federation::SigningKeys;
+use federation::{Federation, Transport};
 use media::Media;
 use rooms::Rooms;
 use ruma::{UserId, server_name};
@@ -32,6 +32,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// The way to other servers.
+    pub transport: Arc<dyn Transport>,
 }
 
 /// What one finds by looking at a [`Server`].
@@ -47,8 +49,8 @@ pub struct Inner {
     pub syncs: Syncs,
     /// What can be searched.
     pub search: Search,
-    /// The keys with which it signs.
-    pub signing_keys: SigningKeys,
+    /// What it has to do with other servers.
+    pub federation: Federation,
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
@@ -72,6 +74,15 @@ impl Server {
             Some(name) => name.clone(),
             None => server_name!("localhost").to_owned(),
         };
+        let federation = Federation::open(federation::Parts {
+            storage: parts.storage.clone(),
+            server_name: server_name.clone(),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+            settings: parts.config.federation.clone(),
+            transport: Arc::clone(&parts.transport),
+        })
+        .await?;
         let settings = users::Settings {
             registration: parts.config.registration.clone(),
             passwords: parts.config.passwords.clone(),
@@ -83,13 +94,12 @@ impl Server {
         };
         let users = Users::open(
             &parts.storage,
-            &server_name,
+            &federation,
             &parts.clock,
             &parts.random,
             settings,
         )
         .await?;
-        let signing_keys = SigningKeys::open(&parts.storage, &parts.random).await?;
         let media = Media::open(media::Parts {
             storage: parts.storage.clone(),
             server_name: server_name.clone(),
@@ -103,7 +113,7 @@ impl Server {
         let rooms = Rooms::new(rooms::Parts {
             storage: parts.storage.clone(),
             server_name,
-            signing_key: signing_keys.current(),
+            federation: federation.clone(),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
         });
@@ -127,7 +137,7 @@ impl Server {
             rooms,
             media,
             search,
-            signing_keys,
+            federation,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
             rate_limits: RateLimits::default(),

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod bad_input;
+pub(crate) mod federation;
 mod rate_limits;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use config::{Api, Config};
@@ -27,21 +28,26 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(get_end)
         .endpoint(get_late)
         .written(get_much)
+        .endpoint(get_origin)
 }
 
 macro_rules! endpoint_for_tests {
-    ($name:ident $path:literal) => {
+    ($name:ident $path:literal $authentication:ident { $($field:ident: $type:ty)? }) => {
         #[allow(unreachable_pub)]
         mod $name {
+            #[allow(unused_imports)]
             use ruma::{
-                api::{auth_scheme::NoAuthentication, request, response},
+                api::{
+                    auth_scheme::NoAuthentication, federation::authentication::ServerSignatures,
+                    request, response,
+                },
                 metadata,
             };
 
             metadata! {
                 method: POST,
                 rate_limited: false,
-                authentication: NoAuthentication,
+                authentication: $authentication,
                 path: $path,
             }
 
@@ -49,15 +55,18 @@ macro_rules! endpoint_for_tests {
             pub struct Request {}
 
             #[response]
-            pub struct Response {}
+            pub struct Response {
+                $(pub $field: $type,)?
+            }
         }
     };
 }
 
-endpoint_for_tests!(get_panic "/test/panic");
-endpoint_for_tests!(get_end "/test/end");
-endpoint_for_tests!(get_late "/test/late");
-endpoint_for_tests!(get_much "/test/much");
+endpoint_for_tests!(get_panic "/test/panic" NoAuthentication {});
+endpoint_for_tests!(get_end "/test/end" NoAuthentication {});
+endpoint_for_tests!(get_late "/test/late" NoAuthentication {});
+endpoint_for_tests!(get_much "/test/much" NoAuthentication {});
+endpoint_for_tests!(get_origin "/_matrix/federation/test/origin" ServerSignatures { origin: ruma::OwnedServerName });
 
 async fn get_panic(_: Server, _: Call<get_panic::Request>) -> Result<get_panic::Response> {
     panic!("as it was told to")
@@ -78,6 +87,12 @@ async fn get_late(server: Server, _: Call<get_late::Request>) -> Result<get_late
     Ok(get_late::Response {})
 }
 
+/// Says which server has proven that it asks.
+async fn get_origin(_: Server, call: Call<get_origin::Request>) -> Result<get_origin::Response> {
+    let origin = (*call.caller).to_owned();
+    Ok(get_origin::Response { origin })
+}
+
 /// More than the buffers of a socket hold.
 async fn get_much(_: Server, _: Call<get_much::Request>) -> Result<Written> {
     Ok(Written(vec![b' '; 64 << 20].into()))
@@ -94,6 +109,7 @@ pub(crate) fn parts(config: Config) -> Parts {
         storage: Storage::model_on(clock.clone(), Faults::NONE),
         clock,
         random: Random::seeded(1),
+        transport: Arc::new(::federation::Nowhere),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The order in which everything is opened and closed, for the server and for commands beside it.
 
-use std::{fs::DirBuilder, io::ErrorKind, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{fs::DirBuilder, io::ErrorKind, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use api::{Parts, Server};
 use config::Config;
@@ -22,6 +22,7 @@ pub(crate) async fn open(config: Config) -> Result<Server, Failure> {
         storage,
         clock,
         random,
+        transport: Arc::new(federation::Nowhere),
     })
     .await?)
 }

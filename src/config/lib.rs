@@ -13,6 +13,7 @@ mod declare;
 mod delayed_events;
 mod directory;
 mod example;
+mod federation;
 mod kinds;
 mod limits;
 mod listeners;
@@ -30,6 +31,7 @@ mod rate_limits;
 mod registration;
 mod server;
 mod server_notices;
+mod server_rule;
 mod sources;
 mod storage;
 mod support;
@@ -39,6 +41,7 @@ mod tests;
 pub use self::{
     delayed_events::DelayedEvents,
     directory::Directory,
+    federation::{Federation, ServerAddress},
     kinds::{ByteCount, Secret},
     limits::Limits,
     listeners::{Address, Api, Listener},
@@ -54,6 +57,7 @@ pub use self::{
     registration::Registration,
     server::Server,
     server_notices::ServerNotices,
+    server_rule::{Class, Direction, ServerRule},
     sources::Sources,
     storage::Storage,
     support::Support,
@@ -141,6 +145,8 @@ sections! {
     presence: Presence;
     /// What this server has to say to people.
     server_notices: ServerNotices;
+    /// Other servers.
+    federation: Federation;
     /// What is written to the log.
     log: Log;
 }
@@ -188,6 +194,7 @@ impl Config {
         media::check(&self.media, &mut problems);
         support::check(self, &mut problems);
         server_notices::check(&self.server_notices, &mut problems);
+        federation::check(&self.federation, &mut problems);
         Problems::unless_empty(problems)
     }
 }

@@ -59,6 +59,7 @@ use std::{
     },
 };
 
+use federation::Federation;
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
@@ -109,8 +110,8 @@ pub struct Parts {
     pub storage: Storage,
     /// Our name.
     pub server_name: OwnedServerName,
-    /// The key with which our events are signed.
-    pub signing_key: Arc<pdu::SigningKey>,
+    /// What we have to do with other servers, with the keys that sign our events.
+    pub federation: Federation,
     /// The time.
     pub clock: Clock,
     /// Randomness.
@@ -168,6 +169,11 @@ impl Rooms {
     /// Our name.
     pub fn server_name(&self) -> &ServerName {
         &self.0.parts.server_name
+    }
+
+    /// What we have to do with other servers.
+    pub fn federation(&self) -> &Federation {
+        &self.0.parts.federation
     }
 
     /// A number that no other process has: serials of other runs say nothing about this one.

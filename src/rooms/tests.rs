@@ -21,8 +21,10 @@ mod visibility;
 
 use std::sync::Arc;
 
-use pdu::{RoomRules, SigningKey};
-use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
+use federation::Federation;
+use futures_util::FutureExt as _;
+use pdu::RoomRules;
+use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId, server_name};
 use serde_json::{Value, json, value::to_raw_value};
 use storage::{Clock, OnceKey, Random, Range, Storage, schema};
 
@@ -30,11 +32,16 @@ use crate::{Draft, Group, Parts, Rooms};
 
 /// Rooms of `example.org` on a storage, at a standing clock.
 pub(crate) fn rooms(storage: Storage) -> Rooms {
+    let clock = Clock::standing_at(1_700_000_000_000);
+    let name = server_name!("example.org");
+    // What it keeps lies elsewhere, so that it is not among what is counted. Storage in memory never waits.
+    let alone = federation::Parts::alone(&Storage::model(), name, &clock, &Random::seeded(2));
+    let federation = Federation::open(alone).now_or_never().unwrap().unwrap();
     Rooms::new(Parts {
         storage,
-        server_name: "example.org".try_into().unwrap(),
-        signing_key: Arc::new(SigningKey::from_seed(&[1; 32], "1").unwrap()),
-        clock: Clock::standing_at(1_700_000_000_000),
+        server_name: name.to_owned(),
+        federation,
+        clock,
         random: Random::seeded(1),
     })
 }

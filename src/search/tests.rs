@@ -8,6 +8,7 @@ mod rebuilding;
 
 use std::{path::Path, sync::Arc};
 
+use federation::Federation;
 use rooms::{Draft, Group, InitialState, NewRoomRequest, Preset, Room, Rooms, Said, Viewer};
 use ruma::{
     OwnedEventId, OwnedUserId, RoomVersionId, api::client::filter::RoomEventFilter, server_name,
@@ -40,13 +41,15 @@ impl World {
         let storage = Storage::model();
         let (clock, random) = (Clock::standing_at(1_800_000_000_000), Random::seeded(1));
         let name = server_name!("a.example");
-        let users = Users::open(&storage, name, &clock, &random, Settings::default())
+        let alone = federation::Parts::alone(&storage, name, &clock, &Random::seeded(2));
+        let federation = Federation::open(alone).await.unwrap();
+        let users = Users::open(&storage, &federation, &clock, &random, Settings::default())
             .await
             .unwrap();
         let rooms = Rooms::new(rooms::Parts {
             storage: storage.clone(),
             server_name: name.to_owned(),
-            signing_key: Arc::new(pdu::SigningKey::from_seed(&[1; 32], "1").unwrap()),
+            federation,
             clock,
             random,
         });

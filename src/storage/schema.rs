@@ -6,6 +6,7 @@
 mod delayed;
 mod directory;
 mod event;
+mod federation;
 mod keys;
 mod media;
 mod moderation;
@@ -20,6 +21,7 @@ pub use self::{
     delayed::*,
     directory::*,
     event::{EventHeader, EventRow, Sent, Visibility},
+    federation::*,
     keys::*,
     media::*,
     moderation::*,
@@ -56,6 +58,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         DIRECTORY_TABLES,
         DELAYED_TABLES,
         SUBSCRIPTION_TABLES,
+        FEDERATION_TABLES,
         PROBE_TABLES,
     ];
     let mut tables = parts.concat();

@@ -15,6 +15,7 @@ mod rooms_of_a_user;
 
 use std::{sync::Arc, time::Duration};
 
+use federation::Federation;
 use rooms::{Draft, Group, NewRoomRequest, Preset, Room, Rooms, Said, Viewer};
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, server_name};
 use serde_json::{Map, Value, json, value::to_raw_value};
@@ -69,13 +70,15 @@ impl World {
     ) -> Self {
         let random = Random::seeded(1);
         let name = server_name!("a.example");
-        let users = Users::open(&storage, name, clock, &random, Settings::default())
+        let alone = federation::Parts::alone(&storage, name, clock, &Random::seeded(2));
+        let federation = Federation::open(alone).await.unwrap();
+        let users = Users::open(&storage, &federation, clock, &random, Settings::default())
             .await
             .unwrap();
         let rooms = Rooms::new(rooms::Parts {
             storage: storage.clone(),
             server_name: name.to_owned(),
-            signing_key: Arc::new(pdu::SigningKey::from_seed(&[1; 32], "1").unwrap()),
+            federation,
             clock: clock.clone(),
             random,
         });

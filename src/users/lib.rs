@@ -47,6 +47,7 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use error::Result;
+use federation::Federation;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
@@ -107,6 +108,7 @@ pub struct Users(Arc<Inner>);
 struct Inner {
     storage: Storage,
     server_name: OwnedServerName,
+    federation: Federation,
     clock: Clock,
     random: Random,
     settings: Settings,
@@ -145,14 +147,15 @@ impl Users {
     /// Storage fails, or the cost of passwords is not one that argon2 takes.
     pub async fn open(
         storage: &Storage,
-        server_name: &ServerName,
+        federation: &Federation,
         clock: &Clock,
         random: &Random,
         settings: Settings,
     ) -> Result<Self> {
         let users = Self(Arc::new(Inner {
             storage: storage.clone(),
-            server_name: server_name.to_owned(),
+            server_name: federation.server_name().to_owned(),
+            federation: federation.clone(),
             clock: clock.clone(),
             random: random.clone(),
             passwords: Passwords::new(&settings.passwords, random)?,
@@ -170,6 +173,11 @@ impl Users {
         }));
         users.make_first_token().await?;
         Ok(users)
+    }
+
+    /// What we have to do with other servers.
+    pub fn federation(&self) -> &Federation {
+        &self.0.federation
     }
 
     /// The name of this server: what stands behind the colon of its users' ids.

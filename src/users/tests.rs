@@ -35,6 +35,7 @@ mod tokens;
 
 use std::cell::{Cell, RefCell};
 
+use federation::Federation;
 use ruma::{
     OwnedUserId,
     api::client::{
@@ -123,12 +124,19 @@ async fn world(settings: Settings) -> World {
     world_on(empty(), settings, 1).await
 }
 
+/// What `a.example` has to do with other servers: nothing.
+async fn alone(storage: &Storage, clock: &Clock) -> Federation {
+    let name = server_name!("a.example");
+    let alone = federation::Parts::alone(storage, name, clock, &Random::seeded(7));
+    Federation::open(alone).await.unwrap()
+}
+
 async fn world_on(storage: Storage, settings: Settings, seed: u64) -> World {
     let clock = Clock::standing_at(NOW);
     let random = Random::seeded(seed);
     let users = Users::open(
         &storage,
-        server_name!("a.example"),
+        &alone(&storage, &clock).await,
         &clock,
         &random,
         settings,

@@ -3,24 +3,27 @@
 //!
 //! What a path's variables may be is listed here once; an endpoint with a variable that is not listed fails.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use config::Config;
-use http::{HeaderValue, Method, header};
+use federation::Federation;
+use http::{HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
-use super::{ALL, parts, request};
-use crate::{Server, authenticate::Authentication, endpoint::Route};
+use super::{ALL, federation::Network, parts, request};
+use crate::{Body, Server, authenticate::Authentication, endpoint::Route};
 
 const V3: &str = "/_matrix/client/v3";
 
 /// The largest body that anybody may send, with something to spare.
 const TOO_LARGE: usize = 32 << 20;
 
-/// A server with two people and a room of one of them.
+/// A server with two people and a room of one of them, and another server that asks it.
 struct World {
     server: Server,
+    far: Federation,
     _folder: tempfile::TempDir,
     alice: String,
     bob: String,
@@ -42,10 +45,15 @@ impl World {
         config.rate_limits.enabled = false;
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
-        let server = Server::open(parts(config)).await.unwrap();
+        let network = Network::default();
+        let mut parts = parts(config);
+        parts.transport = Arc::new(network.clone());
+        let far = network.peer("far.example", &parts.clock).await;
+        let server = Server::open(parts).await.unwrap();
         server.begin_work();
         let mut world = Self {
             server,
+            far,
             _folder: folder,
             alice: String::new(),
             bob: String::new(),
@@ -127,7 +135,9 @@ impl World {
         body: impl Into<Bytes>,
     ) -> Answer {
         let mut request = request(method.clone(), path, body);
-        if let Some(token) = token {
+        if token.is_some() && path.starts_with("/_matrix/federation/") {
+            request = self.signed(request).await;
+        } else if let Some(token) = token {
             let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
@@ -137,6 +147,23 @@ impl World {
             // A file need not be JSON.
             body: serde_json::from_slice(answer.body().whole()).unwrap_or_default(),
         }
+    }
+
+    /// The request as the other server signs it; if its body is no JSON, with the signature of another body.
+    async fn signed(&self, request: Request<Body>) -> Request<Body> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let mut whole = Request::from_parts(head, body.clone());
+        let us = self.server.federation.server_name().to_owned();
+        if self.far.sign(&mut whole, &us).is_err() {
+            whole = whole.map(|_| Bytes::new());
+            self.far.sign(&mut whole, &us).unwrap();
+        }
+        whole.map(|_| {
+            Full::new(body)
+                .map_err(|never| match never {})
+                .boxed_unsync()
+        })
     }
 
     /// A path with its variables filled in, one of them by something else.
@@ -232,7 +259,7 @@ fn asks_for_a_token(route: &Route) -> bool {
 fn routes() -> Vec<Route> {
     crate::routes()
         .into_iter()
-        .filter(|route| !route.paths.iter().any(|path| path.starts_with("/test/")))
+        .filter(|route| !route.paths.iter().any(|path| path.contains("/test/")))
         .collect()
 }
 
@@ -264,6 +291,22 @@ async fn who_has_no_token_or_a_wrong_one_is_told_so() {
                 assert_eq!(answer.body["errcode"], "M_UNKNOWN_TOKEN", "{asked} {wrong}");
                 assert_eq!(answer.status, 401, "{asked}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_server_is_told_so() {
+    let world = World::new().await;
+    let routes = routes();
+    let of_servers = |route: &&Route| route.authentication == Authentication::ServerSignatures;
+    for route in routes.iter().filter(of_servers) {
+        for path in &route.paths {
+            let path = world.path(path, None);
+            let asked = format!("{} {path}", route.method);
+            let answer = world.ask(None, &route.method, &path, "{}").await;
+            assert_eq!(answer.body["errcode"], "M_UNAUTHORIZED", "{asked}");
+            assert_eq!(answer.status, 401, "{asked}");
         }
     }
 }

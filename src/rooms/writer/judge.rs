@@ -371,7 +371,11 @@ impl<'a> Trial<'a> {
             reference_hashes,
         };
         draft
-            .sign(rules, &parts.signing_key, &parts.server_name)
+            .sign(
+                rules,
+                &parts.federation.signing_keys().current(),
+                &parts.server_name,
+            )
             .map_err(refused)
     }
 

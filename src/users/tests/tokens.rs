@@ -296,13 +296,8 @@ async fn without_a_key_nobody_logs_in_by_json_web_token() {
     let mut settings = with_jwt();
     settings.logins.jwt_algorithm = config::JwtAlgorithm::Es256;
     let random = Random::seeded(1);
-    let opened = Users::open(
-        &world.storage,
-        server_name!("a.example"),
-        &world.clock,
-        &random,
-        settings,
-    );
+    let federation = alone(&world.storage, &world.clock).await;
+    let opened = Users::open(&world.storage, &federation, &world.clock, &random, settings);
     assert!(opened.await.unwrap_err().to_string().contains("jwt_key"));
 }
 

@@ -1,0 +1,290 @@
+//! Asking another server, and what comes of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use ruma::{
+    ServerName,
+    api::{
+        IncomingResponse as _, OutgoingBody as _, OutgoingRequest, auth_scheme::NoAuthentication,
+        federation::authentication::ServerSignatures, path_builder::SinglePath,
+    },
+};
+use serde_json::Value;
+
+use crate::{Broken, Federation, Limits, policy::class_of_path, sign};
+use config::Direction;
+
+/// How much the answer to a request may take, and whether it is worth asking a server that did not answer
+/// lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// The time until the answer must have come in whole; that of the settings if none.
+    pub time: Option<Duration>,
+    /// The longest answer, in bytes.
+    pub bytes: usize,
+    /// Whether to ask although the server is left alone for now, because it did not answer.
+    pub despite_back_off: bool,
+}
+
+impl Patience {
+    /// For answers of a few events, or of none.
+    pub const QUERY: Self = Self {
+        time: None,
+        bytes: 4 << 20,
+        despite_back_off: false,
+    };
+
+    /// For somebody who waits in front of a screen.
+    pub const SHORT: Self = Self {
+        time: Some(Duration::from_secs(20)),
+        ..Self::QUERY
+    };
+
+    /// For answers with all the state of a room.
+    pub const STATE: Self = Self {
+        time: Some(Duration::from_secs(600)),
+        bytes: 512 << 20,
+        despite_back_off: false,
+    };
+
+    /// The same, and the server is asked even if it did not answer lately.
+    #[must_use]
+    pub const fn despite_back_off(self) -> Self {
+        Self {
+            despite_back_off: true,
+            ..self
+        }
+    }
+}
+
+/// Why another server did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// We do not ask this server for this: the operator does not want it, or it is ourselves.
+    #[error("{0} is not asked for this")]
+    Forbidden(ruma::OwnedServerName),
+    /// The server did not answer lately, and is left alone until then, in milliseconds since 1970.
+    #[error("the server did not answer lately and is left alone until {0}")]
+    BackingOff(u64),
+    /// No answer came.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server refuses.
+    #[error("the server refuses: {0}")]
+    Refused(Refusal),
+    /// What the server answers is not what it should.
+    #[error("the server's answer is not what it should be: {0}")]
+    BadAnswer(String),
+}
+
+/// What a server said that refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status, 300 or more.
+    pub status: StatusCode,
+    /// The body, if it is a JSON object; empty otherwise.
+    pub body: serde_json::Map<String, Value>,
+}
+
+impl Refusal {
+    /// Reads an answer.
+    fn of(response: &Response<Bytes>) -> Self {
+        Self {
+            status: response.status(),
+            body: serde_json::from_slice(response.body()).unwrap_or_default(),
+        }
+    }
+
+    /// The `errcode`; empty if there is none.
+    pub fn errcode(&self) -> &str {
+        self.text("errcode")
+    }
+
+    /// The sentence for people; empty if there is none.
+    pub fn error(&self) -> &str {
+        self.text("error")
+    }
+
+    /// Whether the server says that it does not know the endpoint
+    /// ([spec](https://spec.matrix.org/v1.19/server-server-api/#unsupported-endpoints)), as current and older
+    /// ones say it.
+    pub fn is_unrecognized(&self) -> bool {
+        let code = self.errcode();
+        let unknown = matches!(self.status.as_u16(), 404 | 405);
+        code == "M_UNRECOGNIZED" || unknown && code.is_empty()
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.body
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} {} {:.200}",
+            self.status,
+            self.errcode(),
+            self.error()
+        )
+    }
+}
+
+/// How a request says who asks.
+pub trait Proof {
+    /// Whether it is signed.
+    const SIGNED: bool;
+}
+
+impl Proof for ServerSignatures {
+    const SIGNED: bool = true;
+}
+
+impl Proof for NoAuthentication {
+    const SIGNED: bool = false;
+}
+
+/// A request of the server-server API, as Ruma has them.
+pub trait Question:
+    OutgoingRequest<PathBuilder = SinglePath, Authentication: Proof> + Send
+{
+}
+
+impl<R: OutgoingRequest<PathBuilder = SinglePath, Authentication: Proof> + Send> Question for R {}
+
+impl Federation {
+    /// Asks another server.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn ask<R: Question>(
+        &self,
+        to: &ServerName,
+        question: R,
+        patience: Patience,
+    ) -> Result<R::IncomingResponse, Failure> {
+        let answer = self.ask_raw(to, question, patience).await?;
+        let (head, body) = answer.into_parts();
+        R::IncomingResponse::try_from_http_response_inner(Response::from_parts(head, &*body))
+            .map_err(|fault| Failure::BadAnswer(fault.to_string()))
+    }
+
+    /// Asks another server, and gives its answer as it came: for answers with events, which must stay as
+    /// they are, and for such as Ruma does not read.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn ask_raw<R: Question>(
+        &self,
+        to: &ServerName,
+        question: R,
+        patience: Patience,
+    ) -> Result<Response<Bytes>, Failure> {
+        let broken = |fault: String| Failure::BadAnswer(format!("asking is not possible: {fault}"));
+        let request = question
+            .try_into_http_request_inner("", ())
+            .map_err(|fault| broken(fault.to_string()))?;
+        let (mut head, body) = request.into_parts();
+        let kind = body.content_type();
+        let body = body
+            .try_into_buf::<Vec<u8>>()
+            .map_err(|fault| broken(fault.into().to_string()))?;
+        if let Some(kind) = kind {
+            head.headers.entry(header::CONTENT_TYPE).or_insert(kind);
+        }
+        let request = Request::from_parts(head, Bytes::from(body));
+        self.send(to, request, <R::Authentication as Proof>::SIGNED, patience)
+            .await
+    }
+
+    /// Puts the signature of a request to another server into its head, which has to be whole.
+    ///
+    /// # Errors
+    ///
+    /// It has a body that is not JSON.
+    pub fn sign<B: AsRef<[u8]>>(
+        &self,
+        request: &mut Request<B>,
+        to: &ServerName,
+    ) -> Result<(), pdu::canonical::JsonError> {
+        let key = self.signing_keys().current();
+        let header = sign::header(request, self.server_name(), to, &key)?;
+        request.headers_mut().insert(header::AUTHORIZATION, header);
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        to: &ServerName,
+        mut request: Request<Bytes>,
+        signed: bool,
+        patience: Patience,
+    ) -> Result<Response<Bytes>, Failure> {
+        let class = class_of_path(request.uri().path());
+        if to == self.server_name() || !self.allows(to, Direction::Out, class) {
+            return Err(Failure::Forbidden(to.to_owned()));
+        }
+        if !patience.despite_back_off
+            && let Some(until) = self.backing_off(to)
+        {
+            return Err(Failure::BackingOff(until));
+        }
+        if signed {
+            self.sign(&mut request, to)
+                .map_err(|fault| Failure::BadAnswer(format!("the request is not JSON: {fault}")))?;
+        }
+        let agent = HeaderValue::from_static(concat!("Chapar/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(header::USER_AGENT, agent);
+        let limits = Limits {
+            bytes: patience.bytes,
+            time: patience.time.unwrap_or(self.settings().request_timeout),
+        };
+        let began = self.now();
+        let sent = self.transport().send(to, request, limits);
+        let answer = match tokio::time::timeout(limits.time, sent).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Broken::Unreachable(format!(
+                "no answer within {} s",
+                limits.time.as_secs()
+            ))),
+        };
+        self.judge(to, began, answer).await
+    }
+
+    /// Remembers whether the server can be reached, and tells an answer from a refusal.
+    async fn judge(
+        &self,
+        to: &ServerName,
+        began: u64,
+        answer: Result<Response<Bytes>, Broken>,
+    ) -> Result<Response<Bytes>, Failure> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Broken::Unreachable(why)) => {
+                self.failed(to, began).await;
+                return Err(Failure::Unreachable(why));
+            }
+            Err(Broken::Forbidden(why)) => return Err(Failure::Unreachable(why)),
+            Err(too_large @ Broken::TooLarge(_)) => {
+                return Err(Failure::BadAnswer(too_large.to_string()));
+            }
+        };
+        if answer.status().is_server_error() {
+            self.failed(to, began).await;
+        } else {
+            self.answered(to).await;
+        }
+        if answer.status().as_u16() >= 300 {
+            return Err(Failure::Refused(Refusal::of(&answer)));
+        }
+        Ok(answer)
+    }
+}

@@ -1,0 +1,62 @@
+//! How bytes get to another server and back.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use ruma::ServerName;
+
+/// The way to other servers: the internet, or in tests a network in memory.
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Brings a request to a server and its answer back. The request's URI is a path with its query.
+    ///
+    /// # Errors
+    ///
+    /// See [`Broken`].
+    fn send<'a>(
+        &'a self,
+        to: &'a ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>>;
+}
+
+/// How much an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest body, in bytes.
+    pub bytes: usize,
+    /// The time until it must have come in whole.
+    pub time: Duration,
+}
+
+/// Why no answer came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The server cannot be found, or no connection to it be made, or the connection broke, or the time is up.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer came, but it has more bytes than it may have.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// There is no asking this server: its name leads to an address that is not to be reached.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// A network that leads nowhere: of a server that is alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
+impl Transport for Nowhere {
+    fn send<'a>(
+        &'a self,
+        _: &'a ServerName,
+        _: Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>> {
+        let alone = Broken::Unreachable("this server is alone".to_owned());
+        Box::pin(async { Err(alone) })
+    }
+}
