@@ -14,7 +14,7 @@ use sync::Syncs;
 use tokio_util::task::TaskTracker;
 use users::Users;
 
-use crate::{Shutdown, rate_limit::RateLimits, router::Router};
+use crate::{Shutdown, federation::Turns, rate_limit::RateLimits, router::Router};
 
 /// A server: its settings, its storage, its people and rooms, its clock. There is no other global
 /// state, so several live in one process and do not know of each other. Clones are the same server.
@@ -54,6 +54,8 @@ pub struct Inner {
     /// The word that the server is about to stop.
     pub shutdown: Shutdown,
     pub(crate) router: Router,
+    /// Whose turn it is to send transactions.
+    pub(crate) transaction_turns: Turns,
     pub(crate) rate_limits: RateLimits,
     /// Held by who makes a room in which the server talks to somebody.
     pub(crate) making_notices_room: tokio::sync::Mutex<()>,
@@ -140,11 +142,13 @@ impl Server {
             federation,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
+            transaction_turns: Turns::default(),
             rate_limits: RateLimits::default(),
             making_notices_room: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
         }));
+        server.rooms.resume_waiting().await?;
         let (rooms, shutdown) = (server.rooms.clone(), server.shutdown.clone());
         server
             .workers

@@ -66,6 +66,7 @@ pub(crate) fn receive(
         }
     }
     accept(storage, batch, working, judged, 0);
+    crate::extremities::leave_job(storage, batch, short, &working.head);
 }
 
 /// Puts what a group asks for besides its events into the batch.

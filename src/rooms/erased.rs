@@ -90,7 +90,7 @@ impl Room {
 }
 
 impl Rooms {
-    async fn erased_people<'a>(
+    pub(crate) async fn erased_people<'a>(
         &self,
         snapshot: &Snapshot,
         people: BTreeSet<&'a str>,

@@ -17,6 +17,7 @@ use users::job::{self, UserJob};
 use crate::{
     Draft, Group, Rooms, Said,
     directory::LOOK_AGAIN,
+    extremities::TIE_TOGETHER,
     guests::GUESTS_LEAVE,
     membership::json_content,
     upgrade::{CARRY_OVER, UPGRADE},
@@ -83,6 +84,7 @@ impl Rooms {
             CARRY_OVER => self.carry_over(&row.value).await,
             GUESTS_LEAVE => self.let_guests_leave(&row.value).await,
             LOOK_AGAIN => self.list_again(&row.value).await,
+            TIE_TOGETHER => self.tie_together(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
             _ => return Ok(()),
         };

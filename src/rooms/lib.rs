@@ -17,6 +17,7 @@ mod draft;
 mod erased;
 mod event;
 pub mod event_filter;
+mod extremities;
 mod fold;
 mod format;
 mod guests;
@@ -34,10 +35,13 @@ mod receipts;
 mod receive;
 mod relation_filter;
 mod relations;
+mod remote;
 mod reports;
 mod restricted;
 mod room;
 mod send;
+mod server_acl;
+mod serving;
 mod spaces;
 mod state;
 mod subscriptions;
@@ -82,8 +86,11 @@ pub use self::{
     receive::{Incoming, Received, Standing},
     relation_filter::RelationFilter,
     relations::{RECURSION_DEPTH, Related},
+    remote::Taken,
     reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
     room::Room,
+    server_acl::ServerAcl,
+    serving::{ServedState, Serving},
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
@@ -129,6 +136,9 @@ struct Inner {
     typing: Typing,
     presence: presence::Presence,
     counts: unread::Counts,
+    /// Events that wait for what they follow.
+    waiting: remote::Waiting,
+    fetching: remote::Fetching,
     /// Who talks for the server.
     notices_user: OnceLock<OwnedUserId>,
     walks: spaces::Walks,
@@ -150,6 +160,8 @@ impl Rooms {
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
+            waiting: remote::Waiting::default(),
+            fetching: Cache::new(WARM_WRITERS),
             notices_user: OnceLock::new(),
             walks: spaces::Walks::default(),
             parts,
@@ -212,6 +224,14 @@ impl Rooms {
 
     fn counts(&self) -> &unread::Counts {
         &self.0.counts
+    }
+
+    fn waiting(&self) -> &remote::Waiting {
+        &self.0.waiting
+    }
+
+    fn fetching(&self) -> &remote::Fetching {
+        &self.0.fetching
     }
 
     fn walks(&self) -> &spaces::Walks {

@@ -16,6 +16,14 @@ impl PlaceToken {
             step: place.step.saturating_sub(1),
         })
     }
+
+    /// The place of the event before which this boundary is, if it is [just before](Self::before) one.
+    pub(crate) fn next(self) -> Place {
+        Place {
+            slot: self.0.slot,
+            step: self.0.step.saturating_add(1),
+        }
+    }
 }
 
 /// `t` and the slot; for a place that is not a live event's, `_` and the step.

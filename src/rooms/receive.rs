@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use pdu::Pdu;
 use ruma::OwnedEventId;
+use storage::schema::Place;
 
 use crate::{Room, Rooms};
 
@@ -32,12 +33,14 @@ pub enum Standing {
     },
     /// It is only needed as somebody's auth event or state.
     Outlier,
-    /// It happened before the live event of `slot`; each one goes before those found earlier.
+    /// It happened before what is here, and was found later.
     Historic {
-        /// The slot.
-        slot: u64,
-        /// All events of the state before it.
-        state_before: Vec<OwnedEventId>,
+        /// Where it goes in the timeline: before the live event of the place's slot.
+        place: Place,
+        /// The hole in the timeline that it fills, if it was looked for there.
+        fills: Option<Place>,
+        /// All events of the state before it, if its prev events do not tell.
+        state_before: Option<Vec<OwnedEventId>>,
     },
 }
 

@@ -5,7 +5,10 @@ mod stretch;
 mod tokens;
 
 use ruma::api::{Direction, client::filter::RoomEventFilter};
-use storage::{Reads, Snapshot, schema::Place};
+use storage::{
+    Reads, Snapshot,
+    schema::{self, Place},
+};
 
 use self::stretch::{Bounds, Stretch};
 use crate::{
@@ -43,6 +46,8 @@ pub struct Page {
     /// For a page that ends where the timeline lacks events: the place before which they belong, as in
     /// [`GAP_BY_PLACE`](storage::schema::GAP_BY_PLACE). What is found until the next page is read is on it.
     pub gap: Option<Place>,
+    /// The same for a page that begins there, and goes back in time.
+    pub from_gap: Option<Place>,
 }
 
 impl Room {
@@ -99,6 +104,9 @@ impl Room {
         let asked = self.ask_look(&mut reads, viewer);
         let bounds = Bounds::of(&span, Place::END);
         let ahead = self.ask_stretch(&mut reads, bounds, first_chunk(span.limit));
+        let behind = from.filter(|_| span.direction == Direction::Backward);
+        let behind = behind.map(|from| (self.short, from.next()));
+        let hole = reads.get_all(&schema::GAP_BY_PLACE, &behind);
         let answers = snapshot.read(&reads).await?;
         let look = self.answered_look(snapshot, &answers, &asked).await?;
         let end = look.end()?;
@@ -116,7 +124,9 @@ impl Room {
             filter: wanted.filter,
             relations: wanted.relations,
         };
-        let page = paging.page(span, ahead).await?;
+        let mut page = paging.page(span, ahead).await?;
+        let hole = answers.all(&hole)?.into_iter().flatten().next();
+        page.from_gap = hole.and(behind).map(|(_, place)| place);
         Ok((look, span.from, page))
     }
 }
@@ -158,6 +168,7 @@ impl Paging<'_> {
             events: Vec::new(),
             next: None,
             gap: None,
+            from_gap: None,
         };
         if !wants_room(self.filter, &self.room.room_id) {
             return Ok(page);

@@ -7,7 +7,7 @@ use storage::{
     schema::{Membership, Visibility},
 };
 
-use crate::{Look, ReadEvent, Room, Viewer};
+use crate::{Look, ReadEvent, Room, Viewer, extremities::DUMMY_EVENT};
 
 impl Room {
     /// Which of these events the viewer may see, in their order. The state at an event is asked only
@@ -75,6 +75,10 @@ impl Enough {
 
 /// The five rules of the specification, in its order, as far as they can be told without the state.
 fn decide(viewer: &Viewer, look: &Look, event: &ReadEvent) -> Decision {
+    let header = &event.row.header;
+    if header.event_type == DUMMY_EVENT && header.state_key.is_none() {
+        return Decision::Hidden;
+    }
     let in_force = in_force(event);
     if in_force.contains(&Visibility::WorldReadable) {
         return Decision::Visible;

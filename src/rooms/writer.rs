@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use self::incoming::Judgement;
 pub(crate) use self::{
     generation::{DROP_GENERATION, OldGeneration, drop_generation},
+    graph::GraphEvent,
     incoming::pruned_by,
     judge::{Entry, Judged, visibility_of},
     load::{flat_key, write_answer},

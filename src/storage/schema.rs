@@ -12,6 +12,7 @@ mod media;
 mod moderation;
 mod place;
 mod probe;
+mod receiving;
 mod rooms;
 mod server;
 mod subscriptions;
@@ -27,6 +28,7 @@ pub use self::{
     moderation::*,
     place::Place,
     probe::*,
+    receiving::*,
     rooms::*,
     server::*,
     subscriptions::*,
@@ -60,6 +62,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         SUBSCRIPTION_TABLES,
         FEDERATION_TABLES,
         PROBE_TABLES,
+        RECEIVING_TABLES,
     ];
     let mut tables = parts.concat();
     tables.sort_by_key(|(info, ..)| info.id);

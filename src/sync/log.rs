@@ -142,6 +142,12 @@ fn taken(rows: Rows) -> Vec<Row> {
 }
 
 impl RoomLog {
+    /// Whether the timeline lacks events right before one of these.
+    pub(crate) fn begins_at_gap(&self) -> bool {
+        let live = self.rows.iter().filter_map(Row::live);
+        self.gap.is_some() && live.into_iter().any(|(place, _)| Some(place) == self.gap)
+    }
+
     /// Reads on; whether there was more, and it is not too much already.
     pub(crate) async fn read_on(&mut self, snapshot: &Snapshot) -> error::Result<bool> {
         let Some(last) = self.rows.last().map(|row| row.position) else {

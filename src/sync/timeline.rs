@@ -82,8 +82,8 @@ impl Reading<'_> {
                 break;
             }
             if next >= log.rows.len() && !log.read_on(self.snapshot).await? {
-                // Whatever lies beyond was not looked at.
-                limited = !log.whole;
+                // Whatever lies beyond was not looked at, or is missing from the timeline.
+                limited = !log.whole || log.begins_at_gap();
                 break;
             }
         }

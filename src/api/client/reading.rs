@@ -1,6 +1,6 @@
 //! Reading a room: what the endpoints that do so share.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use error::Result;
 use futures_util::future::try_join;
@@ -21,6 +21,10 @@ use crate::Server;
 
 /// The most events on a page.
 const MOST: usize = 1_000;
+/// How often history is fetched for one page, at most: so many holes are filled, or parts of one.
+const FILLED_MAX: usize = 3;
+/// How long who wants a page waits for other servers each time.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A room that somebody reads, at one moment.
 pub(super) struct Reading {
@@ -88,7 +92,7 @@ impl Reading {
         request: &MessagesRequest,
     ) -> Result<(Self, PlaceToken, Page)> {
         let room = server.rooms.room(&request.room_id).await?;
-        let snapshot = server.rooms.snapshot().await?;
+        let mut snapshot = server.rooms.snapshot().await?;
         let viewer = viewer(server, requester);
         let mut boundaries = [None, None];
         for (boundary, token) in boundaries.iter_mut().zip([&request.from, &request.to]) {
@@ -107,7 +111,16 @@ impl Reading {
             filter,
             relations: Some((&server.rooms, &request.filter.relations)),
         };
-        let (look, start, page) = room.look_at_page(&snapshot, &viewer, from, &wanted).await?;
+        let (mut look, start, mut page) =
+            room.look_at_page(&snapshot, &viewer, from, &wanted).await?;
+        for _ in 0..FILLED_MAX {
+            if !fill(server, &room, &page, &wanted).await {
+                break;
+            }
+            snapshot = server.rooms.snapshot().await?;
+            let again = room.look_at_page(&snapshot, &viewer, Some(start), &wanted);
+            (look, _, page) = again.await?;
+        }
         let reading = Self {
             server: server.clone(),
             room,
@@ -238,6 +251,25 @@ impl Reading {
         numbers.sort_unstable();
         let members = self.room.read_state(&self.snapshot, &numbers).await?;
         Ok(members.into_iter().flatten().collect())
+    }
+}
+
+/// Fetches the events that a page back in time lacks, from other servers. Whether anything has come.
+async fn fill(server: &Server, room: &Arc<Room>, page: &Page, wanted: &Wanted<'_>) -> bool {
+    if wanted.direction != Direction::Backward {
+        return false;
+    }
+    let short = page.events.len() < wanted.limit;
+    let Some(at) = page.from_gap.or(page.gap.filter(|_| short)) else {
+        return false;
+    };
+    match tokio::time::timeout(PATIENCE, server.rooms.backfill(room, at)).await {
+        Ok(Ok(filled)) => filled,
+        Ok(Err(error)) => {
+            tracing::error!(%error, room = %room.room_id, "history cannot be taken in");
+            false
+        }
+        Err(_) => false,
     }
 }
 

@@ -90,6 +90,7 @@ impl World {
             ("event_type", "org.example.type".to_owned()),
             ("state_key", "key".to_owned()),
             ("txn_id", "2".to_owned()),
+            ("transaction_id", "3".to_owned()),
             ("device_id", "DEVICE".to_owned()),
             ("filter_id", "filter".to_owned()),
             ("field", "displayname".to_owned()),

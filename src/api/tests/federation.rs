@@ -1,6 +1,9 @@
 //! Several servers in one process, which talk to each other through a network in memory.
 
+mod far;
 mod proof;
+mod receiving;
+mod serving;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

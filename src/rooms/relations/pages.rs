@@ -273,6 +273,7 @@ impl Room {
                         events,
                         next: last.map(|last| span.next(last)),
                         gap: None,
+                        from_gap: None,
                     });
                 }
                 last = Some(place);
@@ -283,6 +284,7 @@ impl Room {
             events,
             next: placed.more.map(|more| span.next(more)),
             gap: None,
+            from_gap: None,
         })
     }
 }

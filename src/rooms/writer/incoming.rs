@@ -110,7 +110,7 @@ async fn judge_in(
     needs.graph.extend(pdu.prev_events().iter().cloned());
     let given = match &incoming.standing {
         Standing::Live { state_before } => state_before.as_deref(),
-        Standing::Historic { state_before, .. } => Some(state_before.as_slice()),
+        Standing::Historic { state_before, .. } => state_before.as_deref(),
         Standing::Outlier => None,
     };
     let (mut working, (state, lacking_state)) = tokio::try_join!(
@@ -240,20 +240,33 @@ impl Judging<'_> {
         let states = [before, self.head().root];
         let state = self.find(&states, &keys).await?;
         let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
+        let key_of_create = (StateEventType::RoomCreate, String::new());
         let check = |root: [u8; 16]| {
             let entry = |event_type: &StateEventType, state_key: &str| {
                 let event = at(root, &(event_type.clone(), state_key.to_owned()));
                 event.map(|event| Arc::clone(&event.pdu))
             };
             match &create {
-                // Without a create event there is nothing to check by: this is one.
-                None => Ok(()),
-                Some(create) => check_auth(self.pdu(), self.room.rules, &create.pdu, entry),
+                // Without a create event there is nothing to check by: this is one. A room has one only.
+                None => match at(self.head().root, &key_of_create) {
+                    Some(first) if Some(first.number) != self.known_as => {
+                        Err("the room was created by another event".to_owned())
+                    }
+                    _ => Ok(()),
+                },
+                // Another one than the room's allows nothing in it.
+                Some(create)
+                    if at(root, &key_of_create).map(|own| own.number) != Some(create.number) =>
+                {
+                    Err("its `m.room.create` is not that of the room".to_owned())
+                }
+                Some(create) => check_auth(self.pdu(), self.room.rules, &create.pdu, entry)
+                    .map_err(|reason| reason.to_string()),
             }
         };
         // 5. Passes authorization rules based on the state before the event, otherwise it is rejected.
         if rejected.is_none() {
-            rejected = check(before).err().map(|reason| reason.to_string());
+            rejected = check(before).err();
         }
         // 6. Passes authorization rules based on the current state, otherwise it is soft-failed.
         let live = matches!(self.incoming.standing, Standing::Live { .. });
@@ -268,7 +281,7 @@ impl Judging<'_> {
             &(StateEventType::RoomHistoryVisibility, String::new()),
         );
         let visibility = visibility_of(visibility.as_ref().map(|event| &*event.pdu));
-        let verdict = self.verdict(&rejected, soft_failed.as_ref().map(ToString::to_string));
+        let verdict = self.verdict(&rejected, soft_failed.clone());
         let after = match (&key, &rejected) {
             (Some((event_type, state_key)), None) => {
                 let change = (
@@ -282,7 +295,7 @@ impl Judging<'_> {
         let roots = EventRoots { before, after };
         let place = match (&verdict, &self.incoming.standing) {
             (Some(verdict), _) if verdict.outcome != Outcome::Accepted => None,
-            (_, Standing::Historic { slot, .. }) => Some(self.place_before(*slot).await?),
+            (_, Standing::Historic { place, .. }) => Some(self.free_place(*place).await?),
             _ => Some(Place::live(self.head().next_slot)),
         };
         let (chain, chains) = self.auth_chain().await?;
@@ -296,7 +309,7 @@ impl Judging<'_> {
         };
         let received = match (rejected, soft_failed) {
             (Some(reason), _) => Received::Rejected(reason),
-            (None, Some(reason)) => Received::SoftFailed(reason.to_string()),
+            (None, Some(reason)) => Received::SoftFailed(reason),
             (None, None) => Received::Accepted,
         };
         let gaps = match place {
@@ -388,6 +401,7 @@ impl Judging<'_> {
     fn keys(&self) -> Vec<StateKey> {
         let mut keys: BTreeSet<_> = self.pdu().auth_types(self.room.rules).into_iter().collect();
         keys.extend(self.own_key());
+        keys.insert((StateEventType::RoomCreate, String::new()));
         keys.insert((StateEventType::RoomHistoryVisibility, String::new()));
         keys.insert((StateEventType::RoomPowerLevels, String::new()));
         keys.into_iter().collect()

@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, RoomVersionId, events::receipt::ReceiptThread};
 use serde_json::json;
 use storage::{
     Faults, Range, Storage,
-    schema::{self, Membership},
+    schema::{self, Membership, Place},
 };
 
 use super::{VERSIONS, World, person};
@@ -179,12 +179,18 @@ async fn holes_in_the_timeline_are_known_and_filled() {
     let hole = gaps(&world).await;
     assert_eq!(hole.len(), 1);
     assert_eq!(hole[0].1, [two.event_id().to_string()]);
-    let slot = hole[0].0.slot;
+    let mut fills = hole[0].0;
     for (event, still_missing) in [(&two, vec![one.event_id().to_string()]), (&one, Vec::new())] {
-        let historic = Standing::Historic {
-            slot,
-            state_before: state.clone(),
+        let place = Place {
+            step: fills.step - 1,
+            ..fills
         };
+        let historic = Standing::Historic {
+            place,
+            fills: Some(fills),
+            state_before: Some(state.clone()),
+        };
+        fills = place;
         assert_eq!(world.take(event, historic).await, Received::Accepted);
         let left = gaps(&world).await;
         let left: Vec<_> = left.into_iter().flat_map(|(_, missing)| missing).collect();

@@ -8,12 +8,12 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use storage::{
-    NameHash, Range,
+    NameHash, Range, Reads,
     schema::{self, EventHeader, Gap, Place},
 };
 
 use super::Judging;
-use crate::{Room, StoredEvent};
+use crate::{Room, Standing, StoredEvent};
 
 impl Judging<'_> {
     /// The auth chain of the event, and the hash of the set that names it.
@@ -109,31 +109,35 @@ impl Judging<'_> {
         Ok(own)
     }
 
-    /// The next place before a slot: before everything that was found there earlier.
-    pub(super) async fn place_before(&self, slot: u64) -> error::Result<Place> {
+    /// The place that an event of history is to have, if it is free; else the next one before everything
+    /// that was found before its slot.
+    pub(super) async fn free_place(&self, wanted: Place) -> error::Result<Place> {
         let room = self.room.short;
         let lowest = Place {
-            slot,
             step: i32::MIN,
+            ..wanted
         };
-        let range = Range::prefix(&(room,))
+        let first = Range::prefix(&(room,))
             .from(&(room, lowest))
-            .up_to(&(room, Place::live(slot)))
+            .up_to(&(room, Place::live(wanted.slot)))
             .limit(1);
-        let rows = self
-            .snapshot
-            .multi_range(&schema::EVENT_BY_PLACE, &[range])
-            .await?;
-        let first = rows.into_iter().flatten().next();
-        let step = first.map_or(0, |((_, place), _)| place.step);
+        let mut reads = Reads::new();
+        let own = reads.get(&schema::EVENT_BY_PLACE, &(room, wanted));
+        let first = reads.range(&schema::EVENT_BY_PLACE, &first);
+        let answers = self.snapshot.read(&reads).await?;
+        if answers.one(&own)?.is_none() && wanted.step < 0 {
+            return Ok(wanted);
+        }
+        let first = answers.rows(&first)?.into_iter().next();
+        let step = first.map_or(0, |((_, place), _)| place.step.min(0));
         Ok(Place {
-            slot,
             step: step.saturating_sub(1),
+            ..wanted
         })
     }
 
-    /// The holes in the timeline around a place, as they are with the event in it: what it follows and
-    /// is not here is missing from now on, the event itself is not any more.
+    /// The holes in the timeline that change: one before the event, if it follows what is not here; and the
+    /// one that it fills, from which it is missing no more.
     pub(super) async fn gaps(
         &self,
         place: Place,
@@ -142,29 +146,26 @@ impl Judging<'_> {
         let room = self.room.short;
         let mut gaps = Vec::new();
         let mut missing: Vec<_> = lacking.iter().map(ToString::to_string).collect();
-        if place.step < 0 {
-            let lowest = Place {
-                slot: place.slot,
-                step: i32::MIN,
-            };
-            let range = Range::prefix(&(room,))
-                .from(&(room, lowest))
-                .up_to(&(room, Place::live(place.slot)));
-            let rows = self
-                .snapshot
-                .multi_range(&schema::GAP_BY_PLACE, &[range])
-                .await?;
-            for ((_, old), row) in rows.into_iter().flatten() {
-                let own = self.pdu().event_id().as_str();
-                let left = row.value.missing.into_iter().filter(|id| id != own);
-                missing.extend(left);
-                gaps.push((old, None));
-            }
-        }
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
             gaps.push((place, Some(Gap { missing })));
+        }
+        if let Standing::Historic {
+            fills: Some(at), ..
+        } = self.incoming.standing
+        {
+            let keys = [(room, at)];
+            let rows = self
+                .snapshot
+                .multi_get(&schema::GAP_BY_PLACE, &keys)
+                .await?;
+            if let Some(mut gap) = rows.into_iter().flatten().next().map(|row| row.value) {
+                let own = self.pdu().event_id().as_str();
+                gap.missing.retain(|id| id != own);
+                let left = Some(gap).filter(|gap| !gap.missing.is_empty());
+                gaps.push((at, left));
+            }
         }
         Ok(gaps)
     }

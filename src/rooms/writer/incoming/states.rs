@@ -90,8 +90,10 @@ impl Judging<'_> {
     ) -> error::Result<[u8; 16]> {
         if let Some(numbers) = given {
             let events = self.room.stored_events(self.snapshot, &numbers).await?;
+            // What was rejected changes no state, whoever says so.
             let entries: Vec<_> = events
                 .iter()
+                .filter(|event| !event.pdu.rejected())
                 .filter_map(|event| {
                     let (event_type, state_key) = event.pdu.state_slot()?;
                     Some((

@@ -1,0 +1,82 @@
+//! What allows an event, fetched where it is not here.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::{StreamExt as _, stream};
+use pdu::Pdu;
+use ruma::OwnedEventId;
+
+use super::{asking::Asking, sorted::sorted};
+use crate::{Received, Standing};
+
+/// Single events that are fetched for one that needs them, at most.
+const FETCHED_MAX: usize = 200;
+/// Events that are fetched side by side.
+const AT_ONCE: usize = 8;
+
+impl Asking {
+    /// Receives an event, after the auth events that it lacks were fetched.
+    pub(super) async fn receive_with_auth(
+        &self,
+        pdu: &Arc<Pdu>,
+        standing: Standing,
+    ) -> error::Result<Received> {
+        let received = self.receive(pdu, standing.clone()).await?;
+        let Received::Missing { auth, .. } = &received else {
+            return Ok(received);
+        };
+        if auth.is_empty() {
+            return Ok(received);
+        }
+        let chain = self.fetch_chain(pdu.event_id()).await?;
+        self.keep_as_outliers(chain).await?;
+        let lacking = self.unknown(auth).await?;
+        let single = self.fetch_each(&lacking).await?;
+        self.keep_as_outliers(single).await?;
+        self.receive(pdu, standing).await
+    }
+
+    /// Fetches events one by one, a few side by side. Those that nobody has are left out.
+    pub(super) async fn fetch_each(&self, ids: &[OwnedEventId]) -> error::Result<Vec<Arc<Pdu>>> {
+        let fetches = ids.iter().cloned();
+        let fetches = fetches.map(|id| async move { self.fetch_event(&id).await });
+        let mut fetches = stream::iter(fetches).buffer_unordered(AT_ONCE);
+        let mut events = Vec::new();
+        while let Some(fetched) = fetches.next().await {
+            events.extend(fetched?);
+        }
+        Ok(events)
+    }
+
+    /// Receives events that are only somebody's state or auth events. What allows them and is not among
+    /// them is fetched; those for which it cannot be had are not kept, nor is what rests on them.
+    pub(super) async fn keep_as_outliers(&self, events: Vec<Arc<Pdu>>) -> error::Result<()> {
+        let mut left = events;
+        let mut budget = FETCHED_MAX;
+        loop {
+            let mut lacking = BTreeSet::new();
+            let mut again = Vec::new();
+            for event in sorted(&left, Pdu::auth_events) {
+                let received = self.receive(&event, Standing::Outlier).await?;
+                if let Received::Missing { auth, .. } = received {
+                    lacking.extend(auth);
+                    again.push(event);
+                }
+            }
+            for event in &again {
+                lacking.remove(event.event_id());
+            }
+            let lacking: Vec<_> = lacking.into_iter().take(budget).collect();
+            if lacking.is_empty() {
+                return Ok(());
+            }
+            budget -= lacking.len();
+            let found = self.fetch_each(&lacking).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            left = again;
+            left.extend(found);
+        }
+    }
+}

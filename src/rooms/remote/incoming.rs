@@ -1,0 +1,181 @@
+//! Events as another server sends them, all of one room.
+
+use pdu::Pdu;
+use ruma::{OwnedEventId, RoomId, ServerName};
+use serde_json::value::RawValue;
+use storage::{
+    Reads,
+    schema::{self, Standing as StoredStanding, WaitingPduRow},
+};
+
+use crate::{
+    Incoming, Received, Room, Rooms, ServerAcl, Standing, StoredEvent, server_acl::denied,
+};
+
+/// What became of an event that a server sent: it has it off its hands, or why it is not taken.
+pub type Taken = Result<(), String>;
+
+/// Whether a server's events are taken in a room.
+enum Admission {
+    Admitted,
+    Denied(String),
+}
+
+/// An event as it came, and what it is.
+struct Sent {
+    raw: Box<RawValue>,
+    event_id: OwnedEventId,
+    /// It is here, as more than an outlier.
+    known: bool,
+}
+
+impl Rooms {
+    /// Takes in events of one room that a server sent, in their order: what became of each of which the id
+    /// can be told. Those that lack what they follow, or what allows them, wait until that was fetched.
+    ///
+    /// Rejected and soft-failed ones are off the server's hands as well ([spec]).
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/server-server-api/#rejection
+    pub async fn receive_pdus(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        raw: Vec<Box<RawValue>>,
+    ) -> error::Result<Vec<(OwnedEventId, Taken)>> {
+        // What is not of a room that is known here cannot be understood.
+        let Some(room) = self.find_room(room_id).await? else {
+            return Ok(Vec::new());
+        };
+        let read = |raw: Box<RawValue>| {
+            let pdu = Pdu::parse(raw.get().as_bytes(), room.rules).ok()?;
+            (pdu.room_id() == room_id).then(|| Sent {
+                event_id: pdu.event_id().to_owned(),
+                raw,
+                known: false,
+            })
+        };
+        let mut sent: Vec<_> = raw.into_iter().filter_map(read).collect();
+        if let Admission::Denied(reason) = self.admission(&room, origin, &mut sent).await? {
+            let all = sent.into_iter();
+            return Ok(all.map(|one| (one.event_id, Err(reason.clone()))).collect());
+        }
+        let (known, new): (Vec<_>, Vec<_>) = sent.into_iter().partition(|one| one.known);
+        let mut taken: Vec<_> = known
+            .into_iter()
+            .map(|one| (one.event_id, Ok(())))
+            .collect();
+        let (ids, raw): (Vec<_>, Vec<_>) =
+            new.into_iter().map(|one| (one.event_id, one.raw)).unzip();
+        let checked = self
+            .federation()
+            .check_pdus(room.rules, raw.clone())
+            .await?;
+        let mut waiting = Vec::new();
+        for ((event_id, raw), checked) in ids.into_iter().zip(raw).zip(checked) {
+            let pdu = match checked {
+                Ok(pdu) => pdu.into(),
+                Err(fault) => {
+                    taken.push((event_id, Err(fault.to_string())));
+                    continue;
+                }
+            };
+            let standing = Standing::Live { state_before: None };
+            match self.receive(&room, Incoming { pdu, standing }).await? {
+                Received::Missing { .. } => waiting.push((event_id, raw)),
+                received => {
+                    log(&room, origin, &event_id, &received);
+                    taken.push((event_id, Ok(())));
+                }
+            }
+        }
+        let (ids, raw): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let rows = raw.into_iter().map(|raw| WaitingPduRow {
+            origin: origin.to_string(),
+            json: raw.get().to_owned(),
+        });
+        let kept = self.let_wait(&room, rows.collect()).await?;
+        let full = || Err("Too many events of this room wait for what they follow".to_owned());
+        taken.extend(ids.into_iter().enumerate().map(|(index, id)| {
+            let outcome = if index < kept { Ok(()) } else { full() };
+            (id, outcome)
+        }));
+        Ok(taken)
+    }
+
+    /// Whether a server's events are taken in a room: this server takes part in it, and the room's access
+    /// control list does not deny the other one. Marks the events that are here.
+    async fn admission(
+        &self,
+        room: &Room,
+        origin: &ServerName,
+        sent: &mut [Sent],
+    ) -> error::Result<Admission> {
+        let snapshot = self.snapshot().await?;
+        let acl = ServerAcl::key();
+        let keys = std::slice::from_ref(&acl);
+        let (head, numbers) = room.current_numbers(self, &snapshot, keys).await?;
+        let mut reads = Reads::new();
+        let ours = self.storage().server_hash(self.server_name());
+        let ours = reads.get(
+            &schema::SERVER_BY_ROOM,
+            &(room.short, head.generation, ours),
+        );
+        let numbers: Vec<_> = numbers.into_iter().flatten().collect();
+        let keys: Vec<_> = numbers.iter().map(|one| (room.short, *one)).collect();
+        let acl = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
+        let names = sent
+            .iter()
+            .map(|one| self.storage().event_hash(&one.event_id));
+        let names: Vec<_> = names.collect();
+        let refs = reads.get_all(&schema::NUMBER_BY_EVENT, &names);
+        let answers = snapshot.read(&reads).await?;
+        if answers.one(&ours)?.is_none_or(|row| row.value.joined == 0) {
+            let nobody = "Nobody of this server is in the room";
+            return Ok(Admission::Denied(nobody.to_owned()));
+        }
+        for (number, row) in numbers.into_iter().zip(answers.all(&acl)?) {
+            let Some(row) = row else { continue };
+            let event = StoredEvent::from_row(number, row.value, room.rules, false)?;
+            if !ServerAcl::of(event.pdu.content_bytes()).allows(origin) {
+                return Ok(Admission::Denied(denied().to_string()));
+            }
+        }
+        let mut here = Vec::new();
+        for (one, row) in sent.iter_mut().zip(answers.all(&refs)?) {
+            let row = row
+                .map(|row| row.value)
+                .filter(|row| row.room == room.short);
+            if let Some(number) = row.and_then(|row| row.number) {
+                here.push((one, (room.short, number)));
+            }
+        }
+        let keys: Vec<_> = here.iter().map(|(_, key)| *key).collect();
+        let verdicts = snapshot.multi_get(&schema::VERDICT_BY_EVENT, &keys).await?;
+        for ((one, _), verdict) in here.into_iter().zip(verdicts) {
+            one.known = verdict.is_none_or(|row| row.value.standing != StoredStanding::Outlier);
+        }
+        Ok(Admission::Admitted)
+    }
+}
+
+/// Says in the log what became of an event that did not simply pass.
+pub(super) fn log(room: &Room, origin: &ServerName, event_id: &OwnedEventId, received: &Received) {
+    let room = &room.room_id;
+    match received {
+        Received::Accepted | Received::Known => {}
+        Received::Rejected(reason) => {
+            tracing::info!(%room, %origin, event = %event_id, reason, "an event was rejected");
+        }
+        Received::SoftFailed(reason) => {
+            tracing::info!(%room, %origin, event = %event_id, reason, "an event was soft-failed");
+        }
+        Received::Missing { auth, prev } => {
+            let (auth, prev) = (auth.len(), prev.len());
+            tracing::info!(%room, %origin, event = %event_id, auth, prev, "what an event lacks cannot be had, it is dropped");
+        }
+    }
+}
