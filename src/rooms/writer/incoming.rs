@@ -240,30 +240,7 @@ impl Judging<'_> {
         let states = [before, self.head().root];
         let state = self.find(&states, &keys).await?;
         let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
-        let key_of_create = (StateEventType::RoomCreate, String::new());
-        let check = |root: [u8; 16]| {
-            let entry = |event_type: &StateEventType, state_key: &str| {
-                let event = at(root, &(event_type.clone(), state_key.to_owned()));
-                event.map(|event| Arc::clone(&event.pdu))
-            };
-            match &create {
-                // Without a create event there is nothing to check by: this is one. A room has one only.
-                None => match at(self.head().root, &key_of_create) {
-                    Some(first) if Some(first.number) != self.known_as => {
-                        Err("the room was created by another event".to_owned())
-                    }
-                    _ => Ok(()),
-                },
-                // Another one than the room's allows nothing in it.
-                Some(create)
-                    if at(root, &key_of_create).map(|own| own.number) != Some(create.number) =>
-                {
-                    Err("its `m.room.create` is not that of the room".to_owned())
-                }
-                Some(create) => check_auth(self.pdu(), self.room.rules, &create.pdu, entry)
-                    .map_err(|reason| reason.to_string()),
-            }
-        };
+        let check = |root: [u8; 16]| self.check_by_state(create.as_deref(), root, &state);
         // 5. Passes authorization rules based on the state before the event, otherwise it is rejected.
         if rejected.is_none() {
             rejected = check(before).err();
@@ -327,6 +304,39 @@ impl Judging<'_> {
             local: false,
         };
         self.write(judged, (chain, chains), received, gaps).await
+    }
+
+    /// Checks the event by the state of a root.
+    fn check_by_state(
+        &self,
+        create: Option<&StoredEvent>,
+        root: [u8; 16],
+        state: &states::Entries,
+    ) -> Result<(), String> {
+        let at = |event_type: &StateEventType, state_key: &str| {
+            state.get(&(root, (event_type.clone(), state_key.to_owned())))
+        };
+        let Some(create) = create else {
+            // Without a create event there is nothing to check by: this is one. A room has one only.
+            let key = (StateEventType::RoomCreate, String::new());
+            let first = state.get(&(self.head().root, key));
+            return match first {
+                Some(first) if Some(first.number) != self.known_as => {
+                    Err("the room was created by another event".to_owned())
+                }
+                _ => Ok(()),
+            };
+        };
+        // Another one than the room's allows nothing in it.
+        let own = at(&StateEventType::RoomCreate, "");
+        if own.map(|own| own.number) != Some(create.number) {
+            return Err("its `m.room.create` is not that of the room".to_owned());
+        }
+        let entry = |event_type: &StateEventType, state_key: &str| {
+            at(event_type, state_key).map(|event| Arc::clone(&event.pdu))
+        };
+        check_auth(self.pdu(), self.room.rules, &create.pdu, entry)
+            .map_err(|reason| reason.to_string())
     }
 
     /// An event that is only somebody's auth event or state: judged by its auth events alone.
