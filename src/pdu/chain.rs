@@ -62,6 +62,11 @@ impl AuthChain {
         Self(chain)
     }
 
+    /// Adds all that is in another one.
+    pub fn add(&mut self, other: &Self) {
+        self.0 |= &other.0;
+    }
+
     /// The numbers of all events in the chain.
     pub fn numbers(&self) -> &RoaringBitmap {
         &self.0

@@ -7,6 +7,7 @@ mod base64;
 pub mod canonical;
 mod chain;
 mod content;
+mod cosign;
 mod draft;
 mod error;
 mod event;
@@ -22,6 +23,7 @@ mod signing_key;
 mod step;
 #[cfg(test)]
 mod synapse_tests;
+mod template;
 pub mod tree;
 mod verify;
 mod version;
