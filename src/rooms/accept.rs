@@ -12,16 +12,16 @@ use std::sync::Arc;
 use pdu::tree::NodeHash;
 use ruma::{OwnedEventId, events::StateEventType};
 use storage::{
-    Batch, Position, Raw, Storage, Topic,
+    Batch, Position, Raw, ShortRoomId, Storage, Topic,
     schema::{
         self, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, Speaker, StateChange,
-        StreamRecord,
+        StreamRecord, Verdict,
     },
 };
 
 pub(crate) use self::related::EVERYBODY;
 use crate::{
-    Group,
+    Group, StoredEvent,
     writer::{Entry, Judged, Working, flat_key, write_answer},
 };
 
@@ -67,6 +67,27 @@ pub(crate) fn receive(
     }
     accept(storage, batch, working, judged, 0);
     crate::extremities::leave_job(storage, batch, short, &working.head);
+}
+
+/// Puts the rows of an outlier into the batch, on the condition that the event is not there: one of many
+/// that are the state of a room into which this server comes, under a number that was reserved.
+pub(crate) fn lay_down(
+    storage: &Storage,
+    batch: &mut Batch,
+    room: ShortRoomId,
+    event: &StoredEvent,
+    verdict: &Verdict,
+) {
+    let key = (room, event.number);
+    batch.put(&schema::EVENT_BY_NUMBER, &key, &event.row());
+    batch.put(&schema::VERDICT_BY_EVENT, &key, verdict);
+    let name = storage.event_hash(&event.header.event_id);
+    let reference = EventRef {
+        room,
+        number: Some(event.number),
+    };
+    batch.expect_absent(&schema::NUMBER_BY_EVENT, &name);
+    batch.put(&schema::NUMBER_BY_EVENT, &name, &reference);
 }
 
 /// Puts what a group asks for besides its events into the batch.
@@ -180,7 +201,7 @@ impl Writing<'_> {
             .insert(judged.event.pdu.event_id().to_owned(), Some(judged.event));
     }
 
-    fn short(&self) -> storage::ShortRoomId {
+    fn short(&self) -> ShortRoomId {
         self.working.room.short
     }
 

@@ -1,14 +1,17 @@
 //! Making rooms ([`POST /createRoom`]).
 //!
 //! All events of a new room, its alias and its place in the directory are one commit; only invites
-//! beyond the first [`INVITES_AT_ONCE`] follow in commits of their own.
+//! beyond the first [`INVITES_AT_ONCE`], and those of people of other servers, follow in commits of their own.
 //!
 //! [`POST /createRoom`]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 
 mod power_levels;
 
+use futures_util::StreamExt as _;
 use pdu::RoomRules;
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionId, UserId};
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, UserId,
+};
 use serde_json::{Map, Value, json};
 use storage::ShortUserId;
 
@@ -20,6 +23,8 @@ use crate::{
 
 /// So many invites go into the commit that makes the room, and into each one after it.
 const INVITES_AT_ONCE: usize = 50;
+/// So many servers are asked at a time to sign the invites of their people.
+const FAR_INVITES_AT_ONCE: usize = 10;
 
 /// What a new room is to be like.
 #[derive(Clone, Debug)]
@@ -125,6 +130,11 @@ impl Rooms {
         let invites = invite.iter().map(|invitee| (&*request.creator, &**invitee));
         self.check_invites(invites.chain(drafts.iter().filter_map(invited)))
             .await?;
+        // The servers of others must sign their invites, which takes a room that is there.
+        let own = self.server_name();
+        let (mut invite, far): (Vec<_>, Vec<_>) = invite
+            .into_iter()
+            .partition(|user| user.server_name() == own);
         let later = invite.split_off(invite.len().min(INVITES_AT_ONCE));
         drafts.extend(self.invites(&request, &invite).await?);
 
@@ -151,7 +161,32 @@ impl Rooms {
             };
             self.send(&room, group).await?;
         }
+        self.invite_all_far(&room_id, &request, &far).await?;
         Ok(room_id)
+    }
+
+    /// Invites people of other servers. Whoever cannot be reached, or does not want to be invited, is no reason
+    /// for the room not to be there.
+    async fn invite_all_far(
+        &self,
+        room_id: &RoomId,
+        request: &NewRoomRequest,
+        far: &[OwnedUserId],
+    ) -> error::Result<()> {
+        if far.is_empty() {
+            return Ok(());
+        }
+        let room = self.room(room_id).await?;
+        let drafts = self.invites(request, far).await?;
+        let invite = async |draft: Draft| {
+            if let Err(error) = self.invite_far(&room, draft).await {
+                tracing::warn!(%error, %room_id, "somebody could not be invited into a new room");
+            }
+        };
+        futures_util::stream::iter(drafts)
+            .for_each_concurrent(FAR_INVITES_AT_ONCE, invite)
+            .await;
+        Ok(())
     }
 
     /// What to say about a room that could not be made.

@@ -1,20 +1,25 @@
-//! Events as clients get them, written from header and span without parsing.
+//! Events as people get to see them who are not in the room.
 
-use serde_json::json;
-
-use crate::StoredEvent;
+use pdu::Pdu;
+use ruma::events::TimelineEventType;
+use serde_json::{Value, json};
 
 /// A state event as somebody sees it who is not in the room: type, state key, sender, content
 /// (client-server API, *Stripped state*).
-///
-pub(crate) fn stripped(event: &StoredEvent) -> String {
-    let header = &event.header;
-    let content = event.pdu.content();
-    json!({
-        "type": header.event_type,
-        "state_key": header.state_key,
-        "sender": header.sender,
-        "content": content,
-    })
-    .to_string()
+pub(crate) fn stripped(pdu: &Pdu) -> String {
+    let mut event = json!({
+        "type": pdu.event_type().to_string(),
+        "state_key": pdu.state_key(),
+        "sender": pdu.sender(),
+        "content": pdu.content(),
+    });
+    // NOTSPEC: MSC4311 leaves it to the server whether clients get more of the create event than its four
+    // fields; Complement looks for its time.
+    if *pdu.event_type() == TimelineEventType::RoomCreate
+        && let Some(event) = event.as_object_mut()
+    {
+        let time = u64::from(pdu.origin_server_ts().get());
+        event.insert("origin_server_ts".to_owned(), Value::from(time));
+    }
+    event.to_string()
 }

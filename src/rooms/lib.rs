@@ -7,6 +7,7 @@
 mod accept;
 mod ahead;
 mod aliases;
+mod chains;
 mod client_event;
 mod create;
 mod current;
@@ -26,6 +27,7 @@ mod jobs;
 mod members;
 mod membership;
 mod notices;
+mod outside;
 mod place_token;
 mod presence;
 mod profiles;
@@ -37,6 +39,7 @@ mod relation_filter;
 mod relations;
 mod remote;
 mod reports;
+mod resident;
 mod restricted;
 mod room;
 mod send;
@@ -47,6 +50,7 @@ mod state;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod third_party;
 mod timeline;
 mod typing;
 mod unread;
@@ -79,6 +83,7 @@ pub use self::{
     fold::fold,
     members::MEMBERSHIPS,
     membership::Said,
+    outside::BroughtInvite,
     place_token::{NoPlaceToken, PlaceToken},
     presence::{Polling, PresenceNews, PresenceNow},
     read::ReadEvent,
@@ -88,12 +93,14 @@ pub use self::{
     relations::{RECURSION_DEPTH, Related},
     remote::Taken,
     reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
+    resident::{JoinAnswer, MemberTemplate, TakenEvent},
     room::Room,
     server_acl::ServerAcl,
     serving::{ServedState, Serving},
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
+    third_party::BoundInvite,
     timeline::{Page, Span, Wanted},
     typing::{Serials, Typing, TypingNow},
     unread::{Count, NotificationPage, NotificationQuery, Notified, Unread},
@@ -142,6 +149,7 @@ struct Inner {
     /// Who talks for the server.
     notices_user: OnceLock<OwnedUserId>,
     walks: spaces::Walks,
+    arrivals: remote::Arrivals,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
     /// The day on which the once keys of earlier ones were last removed.
@@ -164,6 +172,7 @@ impl Rooms {
             fetching: Cache::new(WARM_WRITERS),
             notices_user: OnceLock::new(),
             walks: spaces::Walks::default(),
+            arrivals: remote::Arrivals::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             rooms_by_short: Cache::new(KNOWN_ROOMS),
@@ -232,6 +241,10 @@ impl Rooms {
 
     fn fetching(&self) -> &remote::Fetching {
         &self.0.fetching
+    }
+
+    fn arrivals(&self) -> &remote::Arrivals {
+        &self.0.arrivals
     }
 
     fn walks(&self) -> &spaces::Walks {
@@ -337,6 +350,14 @@ impl Rooms {
         self.find_room(room_id)
             .await?
             .ok_or_else(|| error::forbidden("You are not in this room, or it does not exist"))
+    }
+
+    /// Reads anew what is remembered of a room.
+    fn forget_cached(&self, room_id: &RoomId) {
+        if let Some((_, room)) = self.0.rooms.remove(room_id) {
+            self.0.rooms_by_short.remove(&room.short);
+            self.0.writers.remove(&room.short);
+        }
     }
 
     fn writer(&self, room: &Arc<Room>) -> Arc<RoomWriter> {

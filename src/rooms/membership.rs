@@ -8,14 +8,14 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use ruma::{OwnedUserId, RoomId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 use storage::{
     Batch, CommitError, Position, ShortUserId, Topic,
     schema::{self, Membership, UserChange, UserRoomRow},
 };
 
-use crate::{Draft, Group, Room, Rooms, restricted};
+use crate::{Draft, Group, Room, Rooms, remote::Arriving, restricted};
 
 /// Tries to mark a room as forgotten, while its row changes under our hands.
 const TRIES_MAX: usize = 20;
@@ -32,22 +32,72 @@ pub struct Said {
 }
 
 impl Rooms {
+    /// Lets a user of ours join a room, by one of the servers that are in it if we are not; `via` may be such.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::join`] and [`Rooms::join_from_outside`].
+    pub async fn join_anywhere(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        via: &[OwnedServerName],
+        said: Said,
+    ) -> error::Result<()> {
+        if let Some(room) = self.find_room_of_ours(room_id).await? {
+            return self.join(&room, user, said).await;
+        }
+        let arriving = self.arriving(room_id, user, via).await?;
+        self.join_from_outside(&arriving, said).await?;
+        Ok(())
+    }
+
+    async fn arriving<'a>(
+        &self,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        via: &'a [OwnedServerName],
+    ) -> error::Result<Arriving<'a>> {
+        let short = self.find_person(user).await?;
+        let short = short.ok_or_else(|| error::forbidden(format!("There is no {user} here")))?;
+        Ok(Arriving {
+            room_id,
+            user,
+            short,
+            via,
+        })
+    }
+
     /// Lets a user of ours join a room that this server is in.
     ///
     /// # Errors
     ///
     /// 403 `M_FORBIDDEN` if the room's rules do not let them in; 400 `M_UNABLE_TO_GRANT_JOIN` if they
-    /// would, but nobody here may vouch for it.
+    /// would, but nobody here may vouch for it, nor anybody of another server in the room.
     pub async fn join(&self, room: &Arc<Room>, user: &UserId, said: Said) -> error::Result<()> {
         let snapshot = self.snapshot().await?;
         let old = room.membership(self, &snapshot, user).await?;
         if old == Some(Membership::Join) {
             return Ok(());
         }
+        let authoriser = match old {
+            Some(Membership::Invite) => Ok(None),
+            _ => restricted::authoriser(self, &snapshot, room, user).await,
+        };
+        let authoriser = match authoriser {
+            Ok(authoriser) => authoriser,
+            Err(error) if error.status() == StatusCode::BAD_REQUEST => {
+                // Others who are in the room may be able to.
+                let arriving = self.arriving(&room.room_id, user, &[]).await?;
+                return match self.join_by_voucher(&arriving, said).await {
+                    Err(other) if other.status() == StatusCode::NOT_FOUND => Err(error),
+                    joined => joined,
+                };
+            }
+            Err(error) => return Err(error),
+        };
         let mut content = self.own_content("join", user, said).await?;
-        if old != Some(Membership::Invite)
-            && let Some(authoriser) = restricted::authoriser(self, &snapshot, room, user).await?
-        {
+        if let Some(authoriser) = authoriser {
             content.insert(
                 "join_authorised_via_users_server".to_owned(),
                 json!(authoriser),
@@ -56,14 +106,24 @@ impl Rooms {
         self.send_member(room, user, user, content).await
     }
 
-    /// Asks to be let into a room that this server is in.
+    /// Asks to be let into a room, by one of the servers that are in it if we are not; `via` may be such.
     ///
     /// # Errors
     ///
-    /// 403 `M_FORBIDDEN` if the room takes no knocks, or not from them.
-    pub async fn knock(&self, room: &Arc<Room>, user: &UserId, said: Said) -> error::Result<()> {
-        let content = self.own_content("knock", user, said).await?;
-        self.send_member(room, user, user, content).await
+    /// 403 `M_FORBIDDEN` if the room takes no knocks, or not from them; as [`Rooms::knock_from_outside`].
+    pub async fn knock(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+        via: &[OwnedServerName],
+        said: Said,
+    ) -> error::Result<()> {
+        if let Some(room) = self.find_room_of_ours(room_id).await? {
+            let content = self.own_content("knock", user, said).await?;
+            return self.send_member(&room, user, user, content).await;
+        }
+        let arriving = self.arriving(room_id, user, via).await?;
+        self.knock_from_outside(&arriving, said).await
     }
 
     /// Leaves a room, rejects an invite to it, or takes a knock back. Who has left already stays gone.
@@ -72,6 +132,11 @@ impl Rooms {
     ///
     /// 403 `M_FORBIDDEN` if they are banned, or were never there.
     pub async fn leave(&self, room: &Arc<Room>, user: &UserId, said: Said) -> error::Result<()> {
+        if let Some(short) = self.find_account(user).await?
+            && let Some(row) = self.find_outside(room, short).await?
+        {
+            return self.leave_from_outside(room, user, short, &row, said).await;
+        }
         let snapshot = self.snapshot().await?;
         match room.membership(self, &snapshot, user).await? {
             Some(Membership::Leave) => Ok(()),
@@ -229,7 +294,7 @@ impl Rooms {
     }
 
     /// The content of a member event that repeats its user's profile.
-    async fn own_content(
+    pub(crate) async fn own_content(
         &self,
         membership: &str,
         user: &UserId,
@@ -258,7 +323,7 @@ impl Rooms {
 }
 
 /// A member event's content without a profile.
-fn content_of(membership: &str, said: Said) -> Map<String, Value> {
+pub(crate) fn content_of(membership: &str, said: Said) -> Map<String, Value> {
     let mut content = said.more;
     content.insert("membership".to_owned(), json!(membership));
     if let Some(reason) = said.reason {

@@ -12,7 +12,7 @@ use pdu::Pdu;
 use ruma::OwnedEventId;
 use storage::schema::Place;
 
-use crate::{Room, Rooms};
+use crate::{Room, Rooms, writer::Way};
 
 /// An event of another server, well formed, its signatures and hashes checked.
 #[derive(Clone, Debug)]
@@ -72,6 +72,25 @@ impl Rooms {
     ///
     /// Storage fails, or the event cannot be stored.
     pub async fn receive(&self, room: &Arc<Room>, incoming: Incoming) -> error::Result<Received> {
-        self.writer(room).receive(self, incoming).await
+        self.writer(room).receive(self, incoming, Way::Heard).await
+    }
+
+    /// Receives an event that was made with our help or handed to us: the other servers of the room hear
+    /// of it from us.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::receive`].
+    pub(crate) async fn receive_to_pass_on(
+        &self,
+        room: &Arc<Room>,
+        pdu: Arc<Pdu>,
+    ) -> error::Result<Received> {
+        let incoming = Incoming {
+            pdu,
+            standing: Standing::Live { state_before: None },
+        };
+        let way = Way::HandedOver;
+        self.writer(room).receive(self, incoming, way).await
     }
 }

@@ -58,8 +58,9 @@ impl JoinRules {
 ///
 /// # Errors
 ///
-/// 403 `M_FORBIDDEN` if the user is in none of the rooms that open this one; 400 `M_UNABLE_TO_GRANT_JOIN`
-/// if nobody of this server has the power to let them in.
+/// 403 `M_FORBIDDEN` if the user is in none of the rooms that open this one; 400 `M_UNABLE_TO_AUTHORISE_JOIN`
+/// if they are of another server and this one is in none of these rooms; 400 `M_UNABLE_TO_GRANT_JOIN` if
+/// nobody of this server has the power to let them in.
 pub(crate) async fn authoriser(
     rooms: &Rooms,
     snapshot: &Snapshot,
@@ -78,7 +79,13 @@ pub(crate) async fn authoriser(
     let Some(rules) = rules.filter(JoinRules::is_restricted) else {
         return Ok(None);
     };
-    if !is_in_one(rooms, snapshot, user, &rules.allowed_rooms()).await? {
+    let allowed = rules.allowed_rooms();
+    let is_in_one = if user.server_name() == rooms.server_name() {
+        is_in_one(rooms, snapshot, user, &allowed).await?
+    } else {
+        is_guest_in_one(rooms, snapshot, user, &allowed).await?
+    };
+    if !is_in_one {
         return Err(error::forbidden(
             "You are in none of the rooms whose members may join this one",
         ));
@@ -124,6 +131,47 @@ pub(crate) async fn is_in_one(
         .into_iter()
         .flatten()
         .any(|row| row.value.value.membership == Membership::Join))
+}
+
+/// The same for a user of another server, as far as we are in these rooms.
+///
+/// # Errors
+///
+/// 400 `M_UNABLE_TO_AUTHORISE_JOIN` if we are in none of them.
+async fn is_guest_in_one(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    user: &UserId,
+    allowed: &[OwnedRoomId],
+) -> error::Result<bool> {
+    let known = rooms.find_rooms(snapshot, allowed).await?;
+    let known: Vec<_> = known.iter().flatten().map(|room| room.short).collect();
+    let own = rooms.storage().server_hash(rooms.server_name());
+    let user = rooms.storage().user_hash(user);
+    let generations = rooms.generations(snapshot, &known).await?;
+    let ours = generations
+        .iter()
+        .map(|(room, generation)| (*room, *generation, own));
+    let theirs = generations
+        .iter()
+        .map(|(room, generation)| (*room, *generation, Membership::Join as u8, user));
+    let mut reads = Reads::new();
+    let ours = reads.get_all(&schema::SERVER_BY_ROOM, &ours.collect::<Vec<_>>());
+    let theirs = reads.get_all(&schema::MEMBER_BY_ROOM, &theirs.collect::<Vec<_>>());
+    let answers = snapshot.read(&reads).await?;
+    let (mut known, mut is_in_one) = (false, false);
+    for (ours, theirs) in answers.all(&ours)?.into_iter().zip(answers.all(&theirs)?) {
+        let ours = ours.is_some_and(|row| row.value.joined > 0);
+        known |= ours;
+        is_in_one |= ours && theirs.is_some();
+    }
+    if known {
+        Ok(is_in_one)
+    } else {
+        Err(error::unable_to_authorize_join(
+            "This server is in none of the rooms whose members may join this one",
+        ))
+    }
 }
 
 /// Of this server's people in the room, one who may invite: the most powerful of those who have a level of

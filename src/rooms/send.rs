@@ -6,7 +6,9 @@ use pdu::RoomRules;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use storage::ShortRoomId;
 
-use crate::{Group, Room, Rooms, draft::NewRoom, invites::invited, writer::RoomWriter};
+use crate::{
+    Group, Room, Rooms, draft::NewRoom, invites::invited, remote::invitee_of, writer::RoomWriter,
+};
 
 /// Letters of a new room's id, before version 12.
 const ROOM_ID_LETTERS: usize = 18;
@@ -19,10 +21,18 @@ impl Rooms {
     ///
     /// 403 `M_FORBIDDEN` if the room's rules do not allow one of them, 403 `M_INVITE_BLOCKED` if one is an
     /// invite that its invitee does not want, 400 `M_BAD_JSON` or 413
-    /// `M_TOO_LARGE` if one cannot be an event, 404 `M_NOT_FOUND` for a redaction of nothing we know.
+    /// `M_TOO_LARGE` if one cannot be an event, 404 `M_NOT_FOUND` for a redaction of nothing we know; as
+    /// [`Rooms::invite_far`] for an invite of somebody of another server.
     pub async fn send(&self, room: &Arc<Room>, group: Group) -> error::Result<Vec<OwnedEventId>> {
         let invites = group.drafts.iter().filter_map(invited);
         self.check_invites(invites).await?;
+        if let [draft] = group.drafts.as_slice()
+            && group.once.is_none()
+            && group.more.is_none()
+            && invitee_of(self, draft).is_some()
+        {
+            return Ok(vec![self.invite_far(room, draft.clone()).await?]);
+        }
         self.writer(room).submit(self, group).await
     }
 

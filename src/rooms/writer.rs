@@ -8,9 +8,11 @@ mod generation;
 mod graph;
 mod incoming;
 mod judge;
+mod lay_down;
 mod load;
 mod needs;
 mod resolve;
+mod tried;
 mod working;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -26,8 +28,10 @@ pub(crate) use self::{
     graph::GraphEvent,
     incoming::pruned_by,
     judge::{Entry, Judged, visibility_of},
-    load::{flat_key, write_answer},
+    lay_down::{lay_down, lay_state},
+    load::{flat_key, head_without_events, write_answer},
     needs::STRIPPED_STATE,
+    tried::tried,
     working::Working,
 };
 use crate::{Group, Incoming, Received, Room, Rooms, accept};
@@ -63,7 +67,25 @@ struct Queue {
 #[derive(Debug)]
 struct Arriving {
     incoming: Incoming,
+    way: Way,
     answer: oneshot::Sender<error::Result<Received>>,
+}
+
+/// On which way an event comes into a room that is no draft of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As all servers of the room hear of it.
+    Heard,
+    /// It was made with our help or handed to us: we tell the others.
+    HandedOver,
+    /// It is by it that this server comes into the room, where this is the state before it. What the room
+    /// was to us earlier is left behind.
+    Entering {
+        /// The root of that state.
+        root: [u8; 16],
+        /// That state lacks members, who will be told later (MSC3902).
+        partial: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -97,16 +119,21 @@ impl RoomWriter {
             .map_err(|_| error::internal("the room's writer was stopped"))?
     }
 
-    /// Receives an event of another server. Goes on when the caller does not.
+    /// Receives an event that is no draft of ours. Goes on when the caller does not.
     pub(crate) async fn receive(
         self: &Arc<Self>,
         rooms: &Rooms,
         incoming: Incoming,
+        way: Way,
     ) -> error::Result<Received> {
         let (answer, answered) = oneshot::channel();
         let start = {
             let mut queue = self.queue.lock();
-            queue.arriving.push_back(Arriving { incoming, answer });
+            queue.arriving.push_back(Arriving {
+                incoming,
+                way,
+                answer,
+            });
             !std::mem::replace(&mut queue.draining, true)
         };
         if start {
@@ -135,7 +162,8 @@ impl RoomWriter {
             if let Some(arriving) = arriving {
                 // What it changes in the state is not followed up: the next draft looks anew.
                 warm = None;
-                let received = self.write_incoming(rooms, &arriving.incoming).await;
+                let (incoming, way) = (&arriving.incoming, arriving.way);
+                let received = self.write_incoming(rooms, incoming, way).await;
                 let _ = arriving.answer.send(received);
             }
             self.queue.lock().warm = warm;
@@ -143,10 +171,15 @@ impl RoomWriter {
     }
 
     /// Judges and commits an event of another server.
-    async fn write_incoming(&self, rooms: &Rooms, incoming: &Incoming) -> error::Result<Received> {
+    async fn write_incoming(
+        &self,
+        rooms: &Rooms,
+        incoming: &Incoming,
+        way: Way,
+    ) -> error::Result<Received> {
         let mut views = 1;
         for _ in 0..TRIES_MAX {
-            let mut to_write = match incoming::judge(rooms, &self.room, incoming).await {
+            let mut to_write = match incoming::judge(rooms, &self.room, incoming, way).await {
                 Ok(Judgement::Answer(received)) => return Ok(received),
                 Ok(Judgement::Write(to_write)) => to_write,
                 // The view got too old: what was read from it is quicker to be had the next time.

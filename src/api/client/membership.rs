@@ -1,12 +1,10 @@
 //! Memberships of rooms.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use error::Result;
 use rooms::{MEMBERSHIPS, ReadEvent, Room, Said, membership_of};
 use ruma::{
-    OwnedRoomId, RoomId, RoomOrAliasId, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
         ban_user, forget_room, get_member_events,
         invite_user::{self, v3::InvitationRecipient},
@@ -29,8 +27,7 @@ pub(super) async fn join_room_by_id(
 ) -> Result<join_room_by_id::v3::Response> {
     let said = said_in(&call.body)?;
     let request = call.request;
-    let room = known_room(&server, &request.room_id).await?;
-    join(&server, &room, &call.caller, said).await?;
+    join(&server, &request.room_id, &call.caller, &[], said).await?;
     Ok(join_room_by_id::v3::Response::new(request.room_id))
 }
 
@@ -40,21 +37,34 @@ pub(super) async fn join_room_by_id_or_alias(
     call: Call<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<join_room_by_id_or_alias::v3::Response> {
     let said = said_in(&call.body)?;
-    let room_id = resolve(&server, &call.room_id_or_alias).await?;
-    let room = known_room(&server, &room_id).await?;
-    join(&server, &room, &call.caller, said).await?;
+    let (room_id, via) = resolve(&server, &call.room_id_or_alias, &call.via).await?;
+    join(&server, &room_id, &call.caller, &via, said).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
-async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Said) -> Result<()> {
-    if requester.guest && !server.rooms.lets_guests_in(room).await? {
-        return Err(error::guest_access_forbidden(
-            "Guests may not join this room: its `guest_access` is not `can_join`",
-        ));
+async fn join(
+    server: &Server,
+    room_id: &RoomId,
+    requester: &Requester,
+    via: &[OwnedServerName],
+    said: Said,
+) -> Result<()> {
+    // Of a room in which this server is not, nobody knows whether it lets guests in.
+    if requester.guest {
+        let lets_in = match server.rooms.find_room_of_ours(room_id).await? {
+            Some(room) => server.rooms.lets_guests_in(&room).await?,
+            None => false,
+        };
+        if !lets_in {
+            return Err(error::guest_access_forbidden(
+                "Guests may not join this room: its `guest_access` is not `can_join`",
+            ));
+        }
     }
-    count_join(server, room, requester)?;
+    count_join(server, room_id, requester)?;
     check_rooms_of(server, requester).await?;
-    server.rooms.join(room, &requester.user_id, said).await
+    let user = &requester.user_id;
+    server.rooms.join_anywhere(room_id, user, via, said).await
 }
 
 /// Counts that somebody comes into a room, or wants to.
@@ -62,8 +72,8 @@ async fn join(server: &Server, room: &Arc<Room>, requester: &Requester, said: Sa
 /// # Errors
 ///
 /// 429 `M_LIMIT_EXCEEDED` if there were too many lately.
-pub(super) fn count_join(server: &Server, room: &Room, requester: &Requester) -> Result<()> {
-    server.count_of(Action::JoinsOfRoom, requester, room.room_id.as_str(), 1)
+pub(super) fn count_join(server: &Server, room_id: &RoomId, requester: &Requester) -> Result<()> {
+    server.count_of(Action::JoinsOfRoom, requester, room_id.as_str(), 1)
 }
 
 /// Whether somebody may leave a room or reject an invite to it ([spec]).
@@ -333,22 +343,23 @@ pub(super) fn because(reason: Option<String>) -> Said {
     }
 }
 
-/// A room to come into, which nobody has to be in to be told of.
-pub(super) async fn known_room(server: &Server, room_id: &RoomId) -> Result<Arc<Room>> {
-    server.rooms.find_room(room_id).await?.ok_or_else(|| {
-        error::not_found(
-            "This server does not know this room, and has no other server to ask for it",
-        )
-    })
-}
-
-/// The id of a room that is given by its id or by an alias.
-pub(super) async fn resolve(server: &Server, name: &RoomOrAliasId) -> Result<OwnedRoomId> {
+/// The id of a room that is given by its id or by an alias, and servers that may be in it: those that are named,
+/// and those that the alias's server names.
+pub(super) async fn resolve(
+    server: &Server,
+    name: &RoomOrAliasId,
+    via: &[OwnedServerName],
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
     let alias = match <&RoomId>::try_from(name) {
-        Ok(room_id) => return Ok(room_id.to_owned()),
+        Ok(room_id) => return Ok((room_id.to_owned(), via.to_vec())),
         Err(alias) => alias,
     };
-    let row = server.rooms.find_alias(alias).await?;
-    let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
-    RoomId::parse(row.room_id).map_err(error::internal)
+    if alias.server_name() == server.rooms.server_name() {
+        let row = server.rooms.find_alias(alias).await?;
+        let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
+        let room_id = RoomId::parse(row.room_id).map_err(error::internal)?;
+        return Ok((room_id, via.to_vec()));
+    }
+    let (room_id, servers) = server.rooms.fetch_alias(alias).await?;
+    Ok((room_id, [via, &servers].concat()))
 }

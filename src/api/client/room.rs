@@ -175,7 +175,7 @@ pub(super) async fn get_summary(
         #[serde(skip_serializing_if = "Option::is_none")]
         membership: Option<&'a str>,
     }
-    let room_id = resolve(&server, &call.room_id_or_alias).await?;
+    let (room_id, _) = resolve(&server, &call.room_id_or_alias, &call.via).await?;
     let viewer = call.caller.as_ref().map(|caller| viewer(&server, caller));
     let summary = server.rooms.summary(viewer.as_ref(), &room_id).await?;
     let summary = summary

@@ -1,6 +1,7 @@
 //! Several servers in one process, which talk to each other through a network in memory.
 
 mod far;
+mod membership;
 mod proof;
 mod receiving;
 mod serving;

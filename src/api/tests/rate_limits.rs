@@ -199,40 +199,23 @@ async fn joins_and_invites_are_counted_by_room_and_invitee_too() {
     server.clock.advance(Duration::from_secs(1));
     ok(post(&carol, "join", json!({})).await);
 
-    let dave = json!({"user_id": "@dave:elsewhere.example"});
+    let dave = json!({"user_id": "@dave:localhost"});
     ok(post(&alice, "invite", dave.clone()).await);
     limited(
-        post(
-            &bob,
-            "invite",
-            json!({"user_id": "@erin:elsewhere.example"}),
-        )
-        .await,
+        post(&bob, "invite", json!({"user_id": "@erin:localhost"})).await,
         1_000,
     );
     let many = |count: u32| {
-        let invite: Vec<_> = (0..count)
-            .map(|n| format!("@n{n}:elsewhere.example"))
-            .collect();
+        let invite: Vec<_> = (0..count).map(|n| format!("@n{n}:localhost")).collect();
         json!({"invite": invite})
     };
     server.clock.advance(Duration::from_secs(10));
     // As many as the bucket holds are enough for more.
     ok(room(&server, &alice, many(9)).await);
     limited(room(&server, &alice, many(1)).await, 1_000);
-    ok(room(
-        &server,
-        &bob,
-        json!({"invite": ["@dave:elsewhere.example"]}),
-    )
-    .await);
+    ok(room(&server, &bob, json!({"invite": ["@dave:localhost"]})).await);
     server.clock.advance(Duration::from_secs(10));
-    let (status, ..) = room(
-        &server,
-        &carol,
-        json!({"invite": ["@dave:elsewhere.example"]}),
-    )
-    .await;
+    let (status, ..) = room(&server, &carol, json!({"invite": ["@dave:localhost"]})).await;
     assert_eq!(status, 429, "dave was invited twice within the hour");
 }
 

@@ -96,7 +96,7 @@ impl Writing<'_> {
         let mut seen: Vec<_> = STRIPPED_STATE
             .iter()
             .filter_map(|event_type| self.working.current(event_type, ""))
-            .map(|event| stripped(event))
+            .map(|event| stripped(&event.pdu))
             .collect();
         let sender = self
             .working
@@ -104,9 +104,9 @@ impl Writing<'_> {
         seen.extend(
             sender
                 .filter(|sender| sender.number != event.number)
-                .map(|sender| stripped(sender)),
+                .map(|sender| stripped(&sender.pdu)),
         );
-        seen.push(stripped(event));
+        seen.push(stripped(&event.pdu));
         seen
     }
 }

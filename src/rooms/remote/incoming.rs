@@ -19,6 +19,8 @@ pub type Taken = Result<(), String>;
 enum Admission {
     Admitted,
     Denied(String),
+    /// None of ours is in the room.
+    Outside,
 }
 
 /// An event as it came, and what it is.
@@ -59,9 +61,13 @@ impl Rooms {
             })
         };
         let mut sent: Vec<_> = raw.into_iter().filter_map(read).collect();
-        if let Admission::Denied(reason) = self.admission(&room, origin, &mut sent).await? {
-            let all = sent.into_iter();
-            return Ok(all.map(|one| (one.event_id, Err(reason.clone()))).collect());
+        match self.admission(&room, origin, &mut sent).await? {
+            Admission::Admitted => {}
+            Admission::Denied(reason) => {
+                let all = sent.into_iter();
+                return Ok(all.map(|one| (one.event_id, Err(reason.clone()))).collect());
+            }
+            Admission::Outside => return self.take_from_outside(&room, sent).await,
         }
         let (known, new): (Vec<_>, Vec<_>) = sent.into_iter().partition(|one| one.known);
         let mut taken: Vec<_> = known
@@ -106,6 +112,28 @@ impl Rooms {
         Ok(taken)
     }
 
+    /// Takes note of events of a room in which we are not, if they concern somebody who is invited there or
+    /// knocks.
+    async fn take_from_outside(
+        &self,
+        room: &Room,
+        sent: Vec<Sent>,
+    ) -> error::Result<Vec<(OwnedEventId, Taken)>> {
+        let (ids, raw): (Vec<_>, Vec<_>) =
+            sent.into_iter().map(|one| (one.event_id, one.raw)).unzip();
+        let checked = self.federation().check_pdus(room.rules, raw).await?;
+        let mut taken = Vec::new();
+        for (event_id, checked) in ids.into_iter().zip(checked) {
+            let outcome = match checked {
+                Ok(pdu) if self.hear_from_outside(&pdu).await? => Ok(()),
+                Ok(_) => Err("Nobody of this server is in the room".to_owned()),
+                Err(fault) => Err(fault.to_string()),
+            };
+            taken.push((event_id, outcome));
+        }
+        Ok(taken)
+    }
+
     /// Whether a server's events are taken in a room: this server takes part in it, and the room's access
     /// control list does not deny the other one. Marks the events that are here.
     async fn admission(
@@ -134,8 +162,7 @@ impl Rooms {
         let refs = reads.get_all(&schema::NUMBER_BY_EVENT, &names);
         let answers = snapshot.read(&reads).await?;
         if answers.one(&ours)?.is_none_or(|row| row.value.joined == 0) {
-            let nobody = "Nobody of this server is in the room";
-            return Ok(Admission::Denied(nobody.to_owned()));
+            return Ok(Admission::Outside);
         }
         for (number, row) in numbers.into_iter().zip(answers.all(&acl)?) {
             let Some(row) = row else { continue };

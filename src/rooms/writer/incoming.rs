@@ -25,7 +25,7 @@ use storage::{
 
 pub(crate) use self::event::pruned_by;
 use super::{
-    generation,
+    Way, generation,
     graph::GraphEvent,
     judge::{CurrentChange, Judged, visibility_of},
     load,
@@ -63,6 +63,7 @@ struct Judging<'a> {
     room: &'a Arc<Room>,
     snapshot: &'a Snapshot,
     incoming: &'a Incoming,
+    way: Way,
     nodes: Nodes,
     new_nodes: Vec<(NodeHash, Vec<u8>)>,
     /// The number it has as an outlier.
@@ -82,9 +83,10 @@ pub(super) async fn judge(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
+    way: Way,
 ) -> error::Result<Judgement> {
     let snapshot = rooms.snapshot().await?;
-    let work = async |snapshot| judge_in(rooms, room, incoming, &snapshot).await;
+    let work = async |snapshot| judge_in(rooms, room, incoming, way, &snapshot).await;
     snapshot.gathered(work).await
 }
 
@@ -92,6 +94,7 @@ async fn judge_in(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
+    way: Way,
     snapshot: &Snapshot,
 ) -> error::Result<Judgement> {
     let pdu = &incoming.pdu;
@@ -127,7 +130,8 @@ async fn judge_in(
     if own.is_some_and(|own| is_known(own, incoming)) {
         return Ok(Judgement::Answer(Received::Known));
     }
-    let needs_prev = given.is_none() && incoming.standing != Standing::Outlier;
+    let entering = matches!(way, Way::Entering { .. });
+    let needs_prev = given.is_none() && incoming.standing != Standing::Outlier && !entering;
     if !lacking_auth.is_empty() || (needs_prev && !lacking_prev.is_empty()) {
         return Ok(Judgement::Answer(Received::Missing {
             auth: lacking_auth,
@@ -142,6 +146,7 @@ async fn judge_in(
         room,
         snapshot,
         incoming,
+        way,
         nodes: Nodes::new(),
         new_nodes: Vec::new(),
         known_as: own.map(|own| own.event.number),
@@ -150,10 +155,22 @@ async fn judge_in(
         anew: false,
         working,
     };
-    let before = judging.roots_before(&prev);
+    let before = match way {
+        Way::Entering { root, .. } => vec![root],
+        Way::Heard | Way::HandedOver => judging.roots_before(&prev),
+    };
     judging
         .judge(before, given.map(|_| state), lacking_prev)
         .await
+}
+
+/// What becomes of an event, by why it is not allowed.
+fn received(rejected: Option<String>, soft_failed: Option<String>) -> Received {
+    match (rejected, soft_failed) {
+        (Some(reason), _) => Received::Rejected(reason),
+        (None, Some(reason)) => Received::SoftFailed(reason),
+        (None, None) => Received::Accepted,
+    }
 }
 
 /// Whether an event is here as more than an outlier, or as all that is asked.
@@ -232,7 +249,8 @@ impl Judging<'_> {
         let first = create
             .as_ref()
             .map_or(EventNumber(1), |create| create.number);
-        if given.is_none() {
+        let entering = matches!(self.way, Way::Entering { .. });
+        if given.is_none() && !entering {
             self.states_ahead(&prev_roots).await?;
         }
         let before = self.state_before(prev_roots, given, first).await?;
@@ -248,7 +266,8 @@ impl Judging<'_> {
         // 6. Passes authorization rules based on the current state, otherwise it is soft-failed.
         let live = matches!(self.incoming.standing, Standing::Live { .. });
         let soft_failed = match &rejected {
-            None if live => check(self.head().root).err(),
+            // What was the current state before we came in says nothing any more.
+            None if live && !entering => check(self.head().root).err(),
             _ => None,
         };
         let key = self.own_key();
@@ -284,11 +303,7 @@ impl Judging<'_> {
             (None, true) => self.now(&own, &chains, roots, first).await?,
             _ => self.unchanged(),
         };
-        let received = match (rejected, soft_failed) {
-            (Some(reason), _) => Received::Rejected(reason),
-            (None, Some(reason)) => Received::SoftFailed(reason),
-            (None, None) => Received::Accepted,
-        };
+        let received = received(rejected, soft_failed);
         let gaps = match place {
             Some(place) => self.gaps(place, lacking_prev).await?,
             None => Vec::new(),
@@ -301,7 +316,7 @@ impl Judging<'_> {
             nodes: std::mem::take(&mut self.new_nodes),
             change,
             extremities,
-            local: false,
+            local: self.way == Way::HandedOver,
         };
         self.write(judged, (chain, chains), received, gaps).await
     }
@@ -337,6 +352,22 @@ impl Judging<'_> {
         };
         check_auth(self.pdu(), self.room.rules, &create.pdu, entry)
             .map_err(|reason| reason.to_string())
+    }
+
+    /// For an event by which this server comes into the room: what writing it looks up in the current state
+    /// stands in the one before it.
+    async fn enter(&mut self, before: [u8; 16]) -> error::Result<()> {
+        let Way::Entering { partial, .. } = self.way else {
+            return Ok(());
+        };
+        let keys: Vec<_> = self.working.state.keys().cloned().collect();
+        let mut state = self.find(&[before], &keys).await?;
+        for key in keys {
+            let event = state.remove(&(before, key.clone()));
+            self.working.state.insert(key, event);
+        }
+        self.working.head.partial = partial;
+        Ok(())
     }
 
     /// An event that is only somebody's auth event or state: judged by its auth events alone.
@@ -453,6 +484,11 @@ impl Judging<'_> {
         let events = entries.flat_map(|entry| [&entry.before, &entry.after]);
         let needs = Needs::of_changes(self.rooms.server_name(), events.flatten());
         load::more(self.rooms, self.snapshot, &mut self.working, &needs).await?;
+        if judged.verdict.is_none()
+            && let Some(roots) = judged.roots
+        {
+            self.enter(roots.before).await?;
+        }
         let mut working = self.working;
         if self.anew {
             // Takes longer than a view is kept, and is the last thing to do.

@@ -161,7 +161,10 @@ impl<'a> Trial<'a> {
             )
         });
         let replaced = key.as_ref().and_then(|(t, k)| self.current(t, k));
+        // For people of other servers we only make templates.
+        let ours = draft.sender.server_name() == parts.server_name;
         if let Some(replaced) = &replaced
+            && ours
             && says_the_same(draft, replaced)
         {
             let event_id = replaced.pdu.event_id().to_owned();
@@ -409,9 +412,10 @@ impl<'a> Trial<'a> {
             return pdu::check_auth_without_state(pdu, rules, |_| None::<Arc<Pdu>>)
                 .map_err(|reason| refusal(&reason));
         }
+        // Without one, this is a room into which nobody of ours has come yet.
         let create = self
             .current_pdu(&StateEventType::RoomCreate, "")
-            .ok_or_else(|| error::internal(format!("{} has no create event", self.room.room_id)))?;
+            .ok_or_else(|| error::forbidden("You are not in this room"))?;
         pdu::check_auth(pdu, rules, &create, |event_type, state_key| {
             self.current_pdu(event_type, state_key)
         })

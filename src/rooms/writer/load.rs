@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use pdu::{AuthChain, AuthSetHash, EventNumber, tree::NodeHash};
+use pdu::{AuthChain, AuthSetHash, EventNumber, RoomRules, tree::NodeHash};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use smallvec::SmallVec;
 use storage::{
@@ -35,7 +35,7 @@ pub(super) async fn working(
         let mut working = Box::new(Working::new(
             Arc::clone(room),
             own(),
-            new_head(create),
+            head_without_events(create.rules),
             None,
         ));
         First::rest(rooms.storage(), &snapshot, &mut working, &needs).await?;
@@ -119,9 +119,10 @@ fn empty_head() -> Head {
     }
 }
 
-fn new_head(create: &crate::draft::NewRoom) -> Head {
+/// The head of a room in which nothing has happened yet, as far as we know.
+pub(crate) fn head_without_events(rules: &RoomRules) -> Head {
     Head {
-        version: create.rules.version().to_owned(),
+        version: rules.version().to_owned(),
         ..empty_head()
     }
 }

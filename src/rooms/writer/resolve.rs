@@ -225,24 +225,12 @@ impl Loading<'_> {
 
     /// Reads the auth chains of events that are known.
     async fn chains(&mut self, numbers: &[EventNumber]) -> error::Result<()> {
-        let unknown: BTreeSet<_> = numbers
+        let sets = numbers
             .iter()
-            .filter_map(|number| Some(self.rows.get(number)?.header.chain))
-            .filter(|chain| *chain != NameHash::NONE && !self.chains.contains_key(chain))
-            .collect();
-        let keys: Vec<_> = unknown
-            .iter()
-            .map(|chain| (self.room.short, *chain))
-            .collect();
-        let rows = self
-            .snapshot
-            .multi_get(&schema::CHAIN_BY_SET, &keys)
-            .await?;
-        for (chain, row) in unknown.into_iter().zip(rows) {
-            let row = row.ok_or_else(|| error::internal("a stored auth chain is missing"))?;
-            let set = AuthChain::from_bytes(&row.value.0).map_err(error::internal)?;
-            self.chains.insert(chain, Arc::new(set));
-        }
+            .filter_map(|number| Some(self.rows.get(number)?.header.chain));
+        let unknown = sets.filter(|set| !self.chains.contains_key(set));
+        let read = self.room.chains(self.snapshot, unknown).await?;
+        self.chains.extend(read);
         Ok(())
     }
 

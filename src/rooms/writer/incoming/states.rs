@@ -17,6 +17,7 @@ use super::Judging;
 use crate::{
     StateKey, StoredEvent,
     writer::{
+        Way,
         graph::GraphEvent,
         judge::{CurrentChange, Entry},
     },
@@ -66,6 +67,9 @@ impl Judging<'_> {
 
     /// The forward extremities that the event does not follow.
     fn others(&self) -> SmallVec<[Extremity; 1]> {
+        if let Way::Entering { .. } = self.way {
+            return SmallVec::new();
+        }
         let prev = self.pdu().prev_events();
         let mut extremities = self.head().extremities.clone();
         extremities.retain(|one| !prev.iter().any(|id| id.as_str() == one.event_id));

@@ -1,0 +1,329 @@
+//! Servers that lie to who joins by them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use federation::Federation;
+use http::{Request, Response};
+use pdu::{Pdu, RoomRules};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::{A, Answer, B, Person, World, name};
+
+const EVIL: &str = "evil.example";
+
+/// A room of a server that a test plays.
+struct EvilRoom {
+    key: Arc<pdu::SigningKey>,
+    rules: &'static RoomRules,
+    room_id: OwnedRoomId,
+    events: Vec<Arc<Pdu>>,
+    state: BTreeMap<(String, String), OwnedEventId>,
+}
+
+fn eve() -> OwnedUserId {
+    "@eve:evil.example".try_into().unwrap()
+}
+
+impl EvilRoom {
+    fn new(peer: &Federation, version: &str) -> Self {
+        let rules = RoomRules::named(version).unwrap();
+        let mut room = Self {
+            key: peer.signing_keys().current(),
+            rules,
+            room_id: RoomId::parse("!evil:evil.example").unwrap(),
+            events: Vec::new(),
+            state: BTreeMap::new(),
+        };
+        let create = json!({ "room_version": version, "creator": eve() });
+        room.put("m.room.create", "", &create);
+        if rules.room_id_is_create_event_id() {
+            room.room_id = room.events[0].room_id().to_owned();
+        }
+        room.put(
+            "m.room.member",
+            eve().as_str(),
+            &json!({ "membership": "join" }),
+        );
+        let levels = match rules.room_id_is_create_event_id() {
+            true => json!({}),
+            false => json!({ "users": { eve().as_str(): 100 } }),
+        };
+        room.put("m.room.power_levels", "", &levels);
+        room.put("m.room.join_rules", "", &json!({ "join_rule": "public" }));
+        room.put("m.room.name", "", &json!({ "name": "Trap" }));
+        room
+    }
+
+    /// Makes a state event, in the room's state.
+    fn make(&self, event_type: &str, state_key: &str, content: &Value) -> Pdu {
+        let content = to_raw_value(content).unwrap();
+        let kind = event_type.into();
+        let types = pdu::auth_types(&kind, &eve(), Some(state_key), &content, self.rules);
+        let auth = types
+            .iter()
+            .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())).cloned());
+        let is_create = event_type == "m.room.create";
+        let draft = pdu::Draft {
+            room_id: (!is_create || !self.rules.room_id_is_create_event_id())
+                .then(|| self.room_id.clone()),
+            sender: eve(),
+            event_type: kind,
+            state_key: Some(state_key.to_owned()),
+            content,
+            prev_events: self
+                .events
+                .last()
+                .iter()
+                .map(|pdu| pdu.event_id().to_owned())
+                .collect(),
+            auth_events: auth.collect(),
+            depth: self.events.len() as u64 + 1,
+            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::from(1_600_000_000_u32)),
+            redacts: None,
+            reference_hashes: BTreeMap::new(),
+        };
+        draft.sign(self.rules, &self.key, &name(EVIL)).unwrap()
+    }
+
+    fn put(&mut self, event_type: &str, state_key: &str, content: &Value) {
+        let pdu = self.make(event_type, state_key, content);
+        let key = (event_type.to_owned(), state_key.to_owned());
+        self.state.insert(key, pdu.event_id().to_owned());
+        self.events.push(Arc::new(pdu));
+    }
+
+    /// What is told of the room who wants to join.
+    fn template(&self, user: &str) -> Value {
+        let auth = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
+        let auth = auth
+            .iter()
+            .filter(|kind| !self.rules.room_id_is_create_event_id() || **kind != "m.room.create");
+        let auth: Vec<_> = auth
+            .map(|kind| self.state[&((*kind).to_owned(), String::new())].clone())
+            .collect();
+        let event = json!({
+            "room_id": self.room_id, "sender": user, "state_key": user, "type": "m.room.member",
+            "content": { "membership": "join" }, "depth": 9, "auth_events": auth,
+            "prev_events": [self.events.last().unwrap().event_id()],
+        });
+        json!({ "room_version": self.rules.version(), "event": event })
+    }
+
+    /// What is told of the room who has joined.
+    fn state(&self) -> Value {
+        let events: Vec<Value> = self
+            .events
+            .iter()
+            .map(|pdu| serde_json::from_slice(pdu.json()).unwrap())
+            .collect();
+        json!({ "state": events, "auth_chain": events })
+    }
+}
+
+/// Lets Bob join a room of the evil server, which answers as it is told.
+async fn join(
+    version: &str,
+    mut template: impl FnMut(&mut Value),
+    mut state: impl FnMut(&EvilRoom, &mut Value),
+) -> (Person, OwnedRoomId, Answer) {
+    let world = World::new();
+    let b = world.server(B).await;
+    let bob = Person::new(&b, "bob").await;
+    let peer = world.network.peer(EVIL, &world.clock).await;
+    let room = EvilRoom::new(&peer, version);
+    let (mut told, mut whole) = (room.template(bob.user_id.as_str()), room.state());
+    template(&mut told);
+    state(&room, &mut whole);
+    let (told, whole) = (told.to_string(), whole.to_string());
+    let keys = String::from_utf8(peer.own_keys_answer().to_vec()).unwrap();
+    world
+        .network
+        .play(&name(EVIL), move |request: Request<Bytes>| {
+            let path = request.uri().path();
+            let body = if path.contains("/make_join/") {
+                told.clone()
+            } else if path.contains("/send_join/") {
+                whole.clone()
+            } else {
+                keys.clone()
+            };
+            Response::new(body.into())
+        });
+    let answer = bob.join(room.room_id.as_str(), &[EVIL]).await;
+    (bob, room.room_id, answer)
+}
+
+/// Whether Bob came into the room.
+async fn came_in(bob: &Person, room: &RoomId) -> bool {
+    bob.rooms("join").await[room.as_str()].is_object()
+}
+
+fn as_it_is(_: &mut Value) {}
+
+#[tokio::test]
+async fn an_honest_answer_is_taken() {
+    for version in ["1", "6", "11", "12"] {
+        let (bob, room, answer) = join(version, as_it_is, |_, _| {}).await;
+        answer.ok();
+        assert!(came_in(&bob, &room).await, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_of_something_else_is_not_signed() {
+    for (field, lie) in [
+        ("room_id", json!("!other:evil.example")),
+        ("sender", json!("@eve:evil.example")),
+        ("state_key", json!("@eve:evil.example")),
+        ("type", json!("m.room.power_levels")),
+        ("content", json!({ "membership": "ban" })),
+        ("content", json!({})),
+        ("prev_events", json!("none")),
+    ] {
+        let (bob, room, answer) =
+            join("11", |told| told["event"][field] = lie.clone(), |_, _| {}).await;
+        answer.refused(502, "M_UNKNOWN");
+        assert!(!came_in(&bob, &room).await, "{field}");
+    }
+    let unknown = |told: &mut Value| told["room_version"] = json!("99");
+    let (_, _, answer) = join("11", unknown, |_, _| {}).await;
+    answer.refused(400, "M_INCOMPATIBLE_ROOM_VERSION");
+}
+
+#[tokio::test]
+async fn a_state_that_is_none_of_the_room_is_refused() {
+    type Lie = fn(&EvilRoom, &mut Value);
+    let lies: [(&str, Lie); 7] = [
+        ("no create event", |_, whole| {
+            whole["state"].as_array_mut().unwrap().remove(0);
+        }),
+        ("nothing", |_, whole| {
+            *whole = json!({ "state": [], "auth_chain": [] })
+        }),
+        ("no answer", |_, whole| *whole = json!({ "state": 7 })),
+        ("two create events", |room, whole| {
+            let create = json!({ "room_version": "11", "second": true });
+            let second = room.make("m.room.create", "", &create);
+            let second = serde_json::from_slice(second.json()).unwrap();
+            whole["state"].as_array_mut().unwrap().push(second);
+        }),
+        ("another room", |_, whole| {
+            for list in ["state", "auth_chain"] {
+                for event in whole[list].as_array_mut().unwrap() {
+                    event["room_id"] = json!("!other:evil.example");
+                }
+            }
+        }),
+        ("forged signatures", |_, whole| {
+            for list in ["state", "auth_chain"] {
+                for event in whole[list].as_array_mut().unwrap() {
+                    event["sender"] = json!("@alice:a.example");
+                }
+            }
+        }),
+        ("join rules left out", |_, whole| {
+            for list in ["state", "auth_chain"] {
+                whole[list].as_array_mut().unwrap().remove(3);
+            }
+        }),
+    ];
+    for (what, lie) in lies {
+        let (bob, room, answer) = join("11", as_it_is, lie).await;
+        answer.refused(502, "M_UNKNOWN");
+        assert!(!came_in(&bob, &room).await, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_of_another_version_than_was_said_is_refused() {
+    let other = |told: &mut Value| told["room_version"] = json!("10");
+    let (bob, room, answer) = join("11", other, |_, _| {}).await;
+    answer.refused(502, "M_UNKNOWN");
+    assert!(!came_in(&bob, &room).await);
+}
+
+#[tokio::test]
+async fn what_is_not_proven_is_left_out_and_the_rest_counts() {
+    let (bob, room, answer) = join("11", as_it_is, |room, whole| {
+        let state = whole["state"].as_array_mut().unwrap();
+        // Without a signature, with one of nobody's key, with a wrong one, and what rests on these.
+        state[4]["signatures"] = json!({});
+        let mut topic = room
+            .make("m.room.topic", "", &json!({ "topic": "x" }))
+            .json()
+            .to_vec();
+        let mut topic: Value = serde_json::from_slice(&std::mem::take(&mut topic)).unwrap();
+        topic["signatures"] = json!({ "evil.example": { "ed25519:other": "AAAA" } });
+        state.push(topic);
+        let avatar = room.make("m.room.avatar", "", &json!({ "url": "x" }));
+        let mut avatar: Value = serde_json::from_slice(avatar.json()).unwrap();
+        avatar["auth_events"] = json!(["$unknown"]);
+        state.push(avatar);
+        whole["auth_chain"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!("no event"));
+    })
+    .await;
+    answer.ok();
+    assert!(came_in(&bob, &room).await);
+    let state = bob.get(&format!("/rooms/{room}/state")).await.ok();
+    let types: Vec<_> = state
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["type"].clone())
+        .collect();
+    assert!(types.contains(&json!("m.room.create")), "{types:?}");
+    for left_out in ["m.room.name", "m.room.topic", "m.room.avatar"] {
+        assert!(!types.contains(&json!(left_out)), "{types:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_the_rules_do_not_allow_gives_no_power() {
+    let (bob, room, answer) = join("11", as_it_is, |room, whole| {
+        // A power level event of somebody who is not in the room.
+        let levels = json!({ "users": { "@mallory:evil.example": 100 } });
+        let levels = room.make("m.room.power_levels", "", &levels);
+        let mut levels: Value = serde_json::from_slice(levels.json()).unwrap();
+        levels["sender"] = json!("@mallory:evil.example");
+        let state = whole["state"].as_array_mut().unwrap();
+        state.push(levels);
+    })
+    .await;
+    answer.ok();
+    let levels = bob
+        .get(&format!("/rooms/{room}/state/m.room.power_levels/"))
+        .await
+        .ok();
+    assert!(
+        levels["users"]["@mallory:evil.example"].is_null(),
+        "{levels}"
+    );
+}
+
+#[tokio::test]
+async fn a_good_server_is_asked_after_a_bad_one() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let room = alice.create(json!({ "preset": "public_chat" })).await;
+    let peer = world.network.peer(EVIL, &world.clock).await;
+    let told = json!({ "state": [], "auth_chain": [] }).to_string();
+    let keys = String::from_utf8(peer.own_keys_answer().to_vec()).unwrap();
+    world
+        .network
+        .play(&name(EVIL), move |request: Request<Bytes>| {
+            let path = request.uri().path();
+            let body = match path.contains("/send_join/") {
+                true => told.clone(),
+                false => keys.clone(),
+            };
+            Response::new(body.into())
+        });
+    bob.join(&room, &[EVIL, A]).await.ok();
+    assert_eq!(alice.membership(&room, &bob).await, "join");
+}

@@ -1,0 +1,144 @@
+//! Inviting, by servers that have to do with the room and for people who may not want it.
+
+use pdu::Pdu;
+use serde_json::json;
+use storage::schema;
+
+use super::{A, B, C, Person, World, types};
+use crate::Server;
+
+#[tokio::test]
+async fn an_invite_shows_the_room_and_opens_it() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    for version in ["2", "6", "11", "12"] {
+        let room = json!({ "preset": "private_chat", "name": "In", "room_version": version });
+        let room = alice.create(room).await;
+        alice.invite(&room, &bob).await.ok();
+        alice.invite(&room, &bob).await.ok();
+        assert_eq!(alice.membership(&room, &bob).await, "invite");
+        let invited = bob.rooms("invite").await;
+        let state = &invited[&room]["invite_state"];
+        let seen = types(state);
+        for wanted in ["m.room.create", "m.room.name", "m.room.join_rules"] {
+            assert!(seen.contains(&wanted), "{version}: {seen:?}");
+        }
+        let own = state["events"].as_array().unwrap().last().unwrap();
+        assert_eq!(own["state_key"], bob.user_id.as_str());
+        assert_eq!(own["content"]["membership"], "invite");
+        // The one who invites is as good as a named server.
+        bob.join(&room, &[]).await.ok();
+        assert_eq!(alice.membership(&room, &bob).await, "join");
+        assert!(bob.rooms("invite").await[&room].is_null());
+    }
+}
+
+#[tokio::test]
+async fn people_are_invited_into_a_new_room() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let gone = "@gone:nowhere.example";
+    let room = json!({
+        "preset": "trusted_private_chat", "is_direct": true, "invite": [bob.user_id, gone],
+    });
+    let room = alice.create(room).await;
+    let state = bob.rooms("invite").await[&room]["invite_state"].clone();
+    let own = state["events"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(own["content"]["is_direct"], true);
+    let path = format!("/rooms/{room}/state/m.room.member/{gone}");
+    alice.get(&path).await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn nobody_is_invited_against_their_will() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let room = alice.create(json!({ "preset": "private_chat" })).await;
+    let block = json!({ "default_action": "block" });
+    let path = format!(
+        "/user/{}/account_data/m.invite_permission_config",
+        bob.user_id
+    );
+    bob.put(&path, block).await.ok();
+    alice
+        .invite(&room, &bob)
+        .await
+        .refused(403, "M_INVITE_BLOCKED");
+    assert!(bob.rooms("invite").await[&room].is_null());
+    assert_eq!(alice.membership(&room, &bob).await, json!(null));
+    let nobody = json!({ "user_id": "@nobody:b.example" });
+    let path = format!("/rooms/{room}/invite");
+    alice.post(&path, nobody).await.refused(404, "M_NOT_FOUND");
+    world.take_away(B);
+    alice.invite(&room, &bob).await.refused(502, "M_UNKNOWN");
+}
+
+#[tokio::test]
+async fn somebody_of_a_server_in_the_room_is_invited_into_it() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let alice = Person::new(&a, "alice").await;
+    let (bob, beth) = (Person::new(&b, "bob").await, Person::new(&b, "beth").await);
+    let room = alice.create(json!({ "preset": "private_chat" })).await;
+    alice.invite(&room, &bob).await.ok();
+    bob.join(&room, &[]).await.ok();
+    alice.invite(&room, &beth).await.ok();
+    assert_eq!(bob.membership(&room, &beth).await, "invite");
+    assert!(beth.rooms("invite").await[&room].is_object());
+    beth.join(&room, &[]).await.ok();
+    assert_eq!(bob.membership(&room, &beth).await, "join");
+}
+
+/// The event that says what somebody is in a room.
+async fn member_event(server: &Server, room: &str, of: &Person) -> Pdu {
+    let room = server.rooms.find_room(room.try_into().unwrap()).await;
+    let room = room.unwrap().unwrap();
+    let snapshot = server.rooms.snapshot().await.unwrap();
+    let member = room.member(&server.rooms, &snapshot, &of.user_id).await;
+    let (_, event_id) = member.unwrap().unwrap();
+    let name = server.storage.event_hash(&event_id);
+    let found = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &[name]).await;
+    let number = found.unwrap()[0].as_ref().unwrap().value.number.unwrap();
+    let key = [(room.short, number)];
+    let rows = snapshot
+        .multi_get(&schema::EVENT_BY_NUMBER, &key)
+        .await
+        .unwrap();
+    let json = rows[0].as_ref().unwrap().value.json.clone();
+    Pdu::from_stored(event_id, json, room.rules, false).unwrap()
+}
+
+#[tokio::test]
+async fn only_who_invited_takes_it_back() {
+    let world = World::new();
+    let (a, b, _c) = (
+        world.server(A).await,
+        world.server(B).await,
+        world.server(C).await,
+    );
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let anne = Person::new(&a, "anne").await;
+    let levels = json!({ "invite": 0 });
+    let room = json!({ "preset": "public_chat", "power_level_content_override": levels });
+    let room = alice.create(room).await;
+    anne.join(&room, &[]).await.ok();
+    alice.invite(&room, &bob).await.ok();
+    // What is said by whom is read from the room that A keeps; it is brought to B by hand here.
+    let kick = json!({ "user_id": bob.user_id });
+    alice.post(&format!("/rooms/{room}/kick"), kick).await.ok();
+    let kicked = member_event(&a, &room, &bob).await;
+    assert!(b.rooms.hear_from_outside(&kicked).await.unwrap());
+    assert!(bob.rooms("invite").await[&room].is_null());
+    assert!(bob.rooms("leave").await[&room].is_object());
+    assert!(
+        !b.rooms.hear_from_outside(&kicked).await.unwrap(),
+        "there is nothing left to end"
+    );
+    // Invited again by Anne, it is not for Alice to take that back.
+    anne.invite(&room, &bob).await.ok();
+    assert!(!b.rooms.hear_from_outside(&kicked).await.unwrap());
+    assert!(bob.rooms("invite").await[&room].is_object());
+}

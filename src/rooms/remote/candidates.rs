@@ -1,0 +1,60 @@
+//! Which servers are asked about a room in which we are not.
+
+use ruma::{OwnedServerName, RoomId, UserId};
+use storage::{
+    ShortUserId,
+    schema::{self, UserRoomRow},
+};
+
+use crate::{Rooms, outside::servers_of};
+
+/// Servers that are asked about one room.
+const SERVERS_MAX: usize = 20;
+/// Of them those of which only our own tables say that they are in the room.
+const KNOWN_MAX: usize = 5;
+
+impl Rooms {
+    /// The servers that may help somebody into a room or out of it, the likeliest first: those that are named,
+    /// that of who invited them, those of whom the invite tells, that which the room's id names, and those
+    /// that were in the room when we last knew.
+    pub(super) async fn candidates(
+        &self,
+        room_id: &RoomId,
+        user: ShortUserId,
+        named: &[OwnedServerName],
+    ) -> error::Result<Vec<OwnedServerName>> {
+        let mut all = named.to_vec();
+        if let Some(room) = self.find_room(room_id).await? {
+            let snapshot = self.snapshot().await?;
+            let key = [(user, room.short)];
+            let rows = snapshot.multi_get(&schema::ROOM_BY_USER, &key).await?;
+            for row in rows.into_iter().flatten() {
+                all.extend(servers_told_by(&row.value.value));
+            }
+            all.extend(room_id.server_name().map(ToOwned::to_owned));
+            let servers = room.servers(self, &snapshot, KNOWN_MAX).await?;
+            let names = servers
+                .into_iter()
+                .map(|row| OwnedServerName::try_from(row.name));
+            all.extend(names.flatten());
+        } else {
+            all.extend(room_id.server_name().map(ToOwned::to_owned));
+        }
+        let mut distinct: Vec<OwnedServerName> = Vec::new();
+        for server in all {
+            if server != self.server_name() && !distinct.contains(&server) {
+                distinct.push(server);
+            }
+        }
+        distinct.truncate(SERVERS_MAX);
+        Ok(distinct)
+    }
+}
+
+/// The servers of which an invite or a knock tells that they are in the room.
+fn servers_told_by(row: &UserRoomRow) -> Vec<OwnedServerName> {
+    let sender = UserId::parse(&row.sender).ok();
+    let sender = sender.map(|sender| sender.server_name().to_owned());
+    let told = servers_of(&row.stripped_state);
+    sender.into_iter().chain(told).collect()
+}

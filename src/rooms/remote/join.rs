@@ -1,0 +1,203 @@
+//! Coming into a room in which we are not, or whose restriction nobody of ours can lift ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
+
+use std::sync::Arc;
+
+use federation::{Failure, Patience};
+use pdu::Pdu;
+use ruma::{
+    OwnedServerName, RoomId, ServerName, UserId,
+    api::federation::membership::{create_join_event, prepare_join_event},
+};
+use serde_json::{Map, Value, value::RawValue};
+use storage::{ShortUserId, schema::Membership};
+
+use super::{
+    answer::RoomState,
+    made::{Made, Template, Wanted, known_versions},
+    refusals::Refusals,
+};
+use crate::{Incoming, Received, Room, Rooms, Said, Standing, writer::Way};
+
+/// Somebody of ours who comes into a room.
+#[derive(Debug)]
+pub(crate) struct Arriving<'a> {
+    pub(crate) room_id: &'a RoomId,
+    pub(crate) user: &'a UserId,
+    pub(crate) short: ShortUserId,
+    /// Servers that are said to be in the room.
+    pub(crate) via: &'a [OwnedServerName],
+}
+
+impl Rooms {
+    /// Comes into a room by one of the servers that are in it, which are asked in turn. The room.
+    ///
+    /// # Errors
+    ///
+    /// 403 `M_FORBIDDEN` if the room's rules do not let them in; 404 `M_NOT_FOUND` if no server is known that
+    /// could help; 400 `M_INCOMPATIBLE_ROOM_VERSION`, `M_UNABLE_TO_GRANT_JOIN`,
+    /// `M_UNABLE_TO_AUTHORISE_JOIN`; 502 `M_UNKNOWN` if no server could be asked.
+    pub(crate) async fn join_from_outside(
+        &self,
+        arriving: &Arriving<'_>,
+        said: Said,
+    ) -> error::Result<Arc<Room>> {
+        let _alone = self.arrivals().begin(arriving.room_id).await;
+        if let Some(room) = self.find_room_of_ours(arriving.room_id).await? {
+            // Somebody else of ours came first.
+            self.join(&room, arriving.user, said).await?;
+            return Ok(room);
+        }
+        let servers = self.candidates(arriving.room_id, arriving.short, arriving.via);
+        let servers = servers.await?;
+        self.join_by(arriving, &servers, said).await
+    }
+
+    /// Joins a restricted room in which we are, by a server whose people may vouch for the join.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::join_from_outside`].
+    pub(crate) async fn join_by_voucher(
+        &self,
+        arriving: &Arriving<'_>,
+        said: Said,
+    ) -> error::Result<()> {
+        let servers = self.candidates(arriving.room_id, arriving.short, arriving.via);
+        let servers = servers.await?;
+        self.join_by(arriving, &servers, said).await.map(|_| ())
+    }
+
+    async fn join_by(
+        &self,
+        arriving: &Arriving<'_>,
+        servers: &[OwnedServerName],
+        said: Said,
+    ) -> error::Result<Arc<Room>> {
+        let content = self.own_content("join", arriving.user, said).await?;
+        let mut refusals = Refusals::default();
+        for server in servers {
+            if let Some(room) = self
+                .join_by_one(arriving, server, &content, &mut refusals)
+                .await?
+            {
+                return Ok(room);
+            }
+        }
+        Err(refusals.into_error())
+    }
+
+    /// The room, if one server helps into it.
+    async fn join_by_one(
+        &self,
+        arriving: &Arriving<'_>,
+        server: &ServerName,
+        content: &Map<String, Value>,
+        refusals: &mut Refusals,
+    ) -> error::Result<Option<Arc<Room>>> {
+        let (room_id, user) = (arriving.room_id, arriving.user);
+        let mut question =
+            prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+        question.ver = known_versions();
+        let wanted = Wanted {
+            room_id,
+            user,
+            membership: Membership::Join,
+            content,
+        };
+        let read = |answer: prepare_join_event::v1::Response| Template {
+            room_version: answer.room_version,
+            event: answer.event,
+        };
+        let made = self.fetch_made(server, question, read, &wanted, refusals);
+        let Some(Made { pdu, rules }) = made.await else {
+            return Ok(None);
+        };
+        let answer = match self.send_join(server, &pdu).await? {
+            Ok(answer) => answer,
+            Err(failure) => {
+                refusals.add(server, &failure);
+                return Ok(None);
+            }
+        };
+        let proven = match self.prove_answer(rules, room_id, pdu, answer).await? {
+            Ok(proven) => proven,
+            Err(why) => {
+                refusals.add_bad(server, &why);
+                return Ok(None);
+            }
+        };
+        let room = self.known_or_new_room(room_id, rules).await?;
+        let received = if self.find_room_of_ours(room_id).await?.is_some() {
+            let incoming = Incoming {
+                pdu: Arc::clone(&proven.join),
+                standing: Standing::Live { state_before: None },
+            };
+            self.receive(&room, incoming).await?
+        } else {
+            let root = match self.lay_down_answer(&room, &proven).await? {
+                Ok(root) => root,
+                Err(why) => {
+                    refusals.add_bad(server, &why);
+                    return Ok(None);
+                }
+            };
+            self.enter(
+                &room,
+                Arc::clone(&proven.join),
+                root,
+                proven.omitted.is_some(),
+            )
+            .await?
+        };
+        match received {
+            Received::Accepted | Received::Known => Ok(Some(room)),
+            Received::SoftFailed(why) | Received::Rejected(why) => {
+                refusals.add_bad(server, &why);
+                Ok(None)
+            }
+            Received::Missing { .. } => {
+                refusals.add_bad(
+                    server,
+                    "the answer lacks what allows the join, or what it follows",
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives a join to a server that is in the room.
+    async fn send_join(
+        &self,
+        server: &ServerName,
+        join: &Pdu,
+    ) -> error::Result<Result<RoomState, Failure>> {
+        let event = String::from_utf8_lossy(join.json()).into_owned();
+        let event = RawValue::from_string(event).map_err(error::internal)?;
+        let room_id = join.room_id().to_owned();
+        let event_id = join.event_id().to_owned();
+        let question = create_join_event::v2::Request::new(room_id, event_id, event);
+        let answer = self
+            .federation()
+            .ask(server, question, Patience::STATE)
+            .await;
+        Ok(answer.map(|answer| answer.room_state))
+    }
+
+    /// Writes the event by which this server comes into a room, where the state before it has a root.
+    pub(super) async fn enter(
+        &self,
+        room: &Arc<Room>,
+        pdu: Arc<Pdu>,
+        root: [u8; 16],
+        partial: bool,
+    ) -> error::Result<Received> {
+        let incoming = Incoming {
+            pdu,
+            standing: Standing::Live { state_before: None },
+        };
+        let way = Way::Entering { root, partial };
+        self.writer(room).receive(self, incoming, way).await
+    }
+}
