@@ -7,11 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod answer;
+mod authority;
+mod gate;
 mod server;
 mod user;
 
 pub use answer::{Answer, encode};
-pub use server::{OPEN, Server};
+pub use authority::{Authority, Certificate};
+pub use gate::Gate;
+pub use server::{OPEN, Server, free_port};
 pub use user::{Sync, User};
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Answer, User};
+use crate::{Answer, Authority, Gate, User};
 
 /// Settings under which anyone may register, and nothing slows a test down.
 pub const OPEN: &str = include_str!("open.toml");
@@ -87,33 +87,86 @@ struct Process {
     port: u16,
     folder: TempDir,
     child: Option<Child>,
+    /// The way by which other servers reach it, if any do.
+    gate: Option<Gate>,
 }
 
 impl Server {
     /// Starts `binary` with open registration on an empty folder, and waits for its first answer.
     pub async fn start(binary: &str) -> Self {
         match std::env::var("CHAPAR_TEST_PEER") {
-            Ok(base) => Self {
-                client: Client::new(&base),
-                process: None,
-            },
+            Ok(base) => Self::of_peer(&base),
             Err(_) => Self::start_with(binary, OPEN).await,
+        }
+    }
+
+    /// A server that somebody else started, such as `http://127.0.0.1:8008`.
+    pub fn of_peer(base: &str) -> Self {
+        Self {
+            client: Client::new(base),
+            process: None,
         }
     }
 
     /// Starts `binary` with these settings (TOML) on an empty folder, and waits for its first answer.
     pub async fn start_with(binary: &str, settings: &str) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("chapar-test-")
-            .tempdir()
-            .unwrap();
+        Self::start_in(binary, settings, folder(), free_port(), None).await
+    }
+
+    /// Starts `binary` with these settings beside open registration, so that other servers reach it: by TLS,
+    /// through a [`Gate`] whose port is in its name, `localhost:PORT`. It believes whom `authority` vouches for.
+    pub async fn start_federating(binary: &str, authority: &Authority, settings: &str) -> Self {
+        let (folder, port, secure) = (folder(), free_port(), free_port());
+        let gate = Gate::to(secure).await;
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let own = authority.vouch();
+        for (name, text) in [
+            ("authority.pem", authority.certificate()),
+            ("certificate.pem", &own.certificate),
+            ("key.pem", &own.key),
+        ] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        let settings = format!(
+            "{OPEN}
+[server]
+name = \"localhost:{name}\"
+
+[[listeners]]
+address = \"127.0.0.1:{port}\"
+
+[[listeners]]
+address = \"127.0.0.1:{secure}\"
+tls_certificate = \"{certificate}\"
+tls_key = \"{key}\"
+
+[federation]
+extra_ca_file = \"{authority}\"
+allow_private_addresses = true
+
+{settings}",
+            name = gate.port(),
+            certificate = at("certificate.pem"),
+            key = at("key.pem"),
+            authority = at("authority.pem"),
+        );
+        Self::start_in(binary, &settings, folder, port, Some(gate)).await
+    }
+
+    async fn start_in(
+        binary: &str,
+        settings: &str,
+        folder: TempDir,
+        port: u16,
+        gate: Option<Gate>,
+    ) -> Self {
         std::fs::write(folder.path().join("chapar.toml"), settings).unwrap();
-        let port = free_port();
         let process = Process {
             binary: binary.into(),
             port,
             folder,
             child: None,
+            gate,
         };
         let client = Client::new(&format!("http://127.0.0.1:{port}"));
         let mut server = Self {
@@ -124,9 +177,27 @@ impl Server {
         server
     }
 
+    /// Whether it answers.
+    pub async fn is_up(&self) -> bool {
+        let path = "/_matrix/client/versions";
+        let answer = self.client.try_ask(Method::GET, path, None, None).await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
     /// The address, as `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.client.base
+    }
+
+    /// The way by which other servers reach it.
+    pub fn gate(&self) -> &Gate {
+        let gate = self.own().gate.as_ref();
+        gate.expect("other servers do not reach this one")
+    }
+
+    /// Its name, if other servers reach it.
+    pub fn name(&self) -> String {
+        format!("localhost:{}", self.gate().port())
     }
 
     /// The process id.
@@ -195,11 +266,7 @@ impl Server {
         self.own_mut().child = Some(child);
         let begun = Instant::now();
         loop {
-            let answer = self
-                .client
-                .try_ask(Method::GET, "/_matrix/client/versions", None, None)
-                .await;
-            if answer.is_ok_and(|a| a.status == 200) {
+            if self.is_up().await {
                 return;
             }
             let exited = self
@@ -302,9 +369,11 @@ impl Process {
             .arg(at("chapar.toml"))
             .arg("--data")
             .arg(at("data"));
-        command
-            .arg("--listen")
-            .arg(format!("127.0.0.1:{}", self.port));
+        if self.gate.is_none() {
+            command
+                .arg("--listen")
+                .arg(format!("127.0.0.1:{}", self.port));
+        }
         command
             .stdin(Stdio::null())
             .stdout(append("stdout.txt"))
@@ -338,9 +407,14 @@ fn print_end_of(log: &Path) {
     );
 }
 
+fn folder() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("chapar-test-").tempdir().unwrap()
+}
+
 /// A port below those that the kernel gives to outgoing connections, so that it is still free after a
 /// restart. Each test process begins at a place of its own.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() % 210) as u16 * 100;
     for _ in 0..20_000 {

@@ -1,0 +1,129 @@
+//! Chapar and a live Synapse share rooms, both ways: what one says, makes and takes back the other sees, and in the
+//! end both hold the same state. `run` beside this file installs Synapse; where it is missing, the tests fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod rooms;
+mod synapse;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use harness::{Authority, Server, User, encode};
+use serde_json::Value;
+
+use self::synapse::Synapse;
+
+/// How long something that happened on one server may take until the other shows it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A Chapar and a Synapse, with somebody on each.
+struct Two {
+    chapar: Server,
+    synapse: Synapse,
+    alice: User,
+    bob: User,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let authority = Authority::new();
+        let binary = env!("CARGO_BIN_EXE_chapar");
+        let (chapar, synapse) = tokio::join!(
+            Server::start_federating(binary, &authority, ""),
+            Synapse::start(&authority)
+        );
+        let alice = chapar.user("alice").await;
+        let bob = synapse.server.user("bob").await;
+        Self {
+            chapar,
+            synapse,
+            alice,
+            bob,
+        }
+    }
+
+    /// Lets nothing through from one to the other.
+    fn cut(&self) {
+        self.chapar.gate().close();
+        self.synapse.gate.close();
+    }
+
+    fn join_again(&self) {
+        self.chapar.gate().open();
+        self.synapse.gate.open();
+    }
+
+    /// The servers' names, as where to come in.
+    fn name_of(&self, user: &User) -> String {
+        if user.id == self.alice.id {
+            self.chapar.name()
+        } else {
+            self.synapse.name()
+        }
+    }
+}
+
+/// Waits until `look` finds something.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Comes into a room of the other server.
+async fn join(user: &User, room: &str, via: &str) {
+    let path = format!("/join/{}?via={via}&server_name={via}", encode(room));
+    user.post(&path, serde_json::json!({})).await.ok();
+}
+
+/// The ids of the events of a room's state, by type and state key.
+async fn state(user: &User, room: &str) -> BTreeMap<(String, String), String> {
+    let events = user.get(&format!("/rooms/{room}/state")).await.ok();
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
+    let events = events.as_array().unwrap().iter();
+    events
+        .map(|event| {
+            let key = (text(event, "type"), text(event, "state_key"));
+            (key, text(event, "event_id"))
+        })
+        .collect()
+}
+
+/// Waits until both hold the same state of a room, event by event.
+async fn same_state(two: &Two, room: &str) -> BTreeMap<(String, String), String> {
+    until("the same state on both sides", async || {
+        let (here, there) = (state(&two.alice, room).await, state(&two.bob, room).await);
+        (here == there).then_some(here)
+    })
+    .await
+}
+
+/// What was said in a room, as somebody sees it, in no order.
+async fn said(user: &User, room: &str) -> BTreeSet<(String, String)> {
+    let timeline = user.timeline(room).await;
+    let messages = timeline
+        .iter()
+        .filter(|event| event["type"] == "m.room.message");
+    messages
+        .map(|event| {
+            let id = event["event_id"].as_str().unwrap().to_owned();
+            let body = event["content"]["body"].as_str().unwrap_or_default();
+            (id, body.to_owned())
+        })
+        .collect()
+}
+
+/// Waits until somebody sees these messages.
+async fn sees(user: &User, room: &str, wanted: &BTreeSet<(String, String)>) {
+    until("messages of the other side", async || {
+        wanted.is_subset(&said(user, room).await).then_some(())
+    })
+    .await;
+}

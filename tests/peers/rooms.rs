@@ -1,0 +1,143 @@
+//! Rooms that both share.
+
+use std::collections::BTreeSet;
+
+use harness::User;
+use serde_json::json;
+
+use crate::{Two, join, said, same_state, sees, until};
+
+/// The versions that the field uses, oldest first.
+const VERSIONS: [&str; 5] = ["6", "9", "10", "11", "12"];
+
+/// A room of a version that somebody makes, into which the other one is invited, and comes.
+async fn shared(two: &Two, version: &str, maker: &User, guest: &User) -> String {
+    let room = maker
+        .create_room(json!({
+            "preset": "private_chat", "room_version": version, "invite": [guest.id],
+        }))
+        .await;
+    until("the invite", async || {
+        let sync = guest.sync(None).await;
+        sync.body["rooms"]["invite"][&room]
+            .is_object()
+            .then_some(())
+    })
+    .await;
+    join(guest, &room, &two.name_of(maker)).await;
+    room
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_of_every_version_made_on_either_side() {
+    let two = Two::start().await;
+    for version in VERSIONS {
+        for (maker, guest) in [(&two.alice, &two.bob), (&two.bob, &two.alice)] {
+            eprintln!("version {version}, made by {}", maker.id);
+            let room = shared(&two, version, maker, guest).await;
+            let mut all = BTreeSet::new();
+            for number in 0..3 {
+                for user in [maker, guest] {
+                    let body = format!("{number} of {}", user.id);
+                    all.insert((user.say(&room, &body).await, body));
+                }
+            }
+            sees(maker, &room, &all).await;
+            sees(guest, &room, &all).await;
+
+            let name = json!({ "name": "ours" });
+            maker.set_state(&room, "m.room.name", "", name).await;
+            let gone = all.pop_first().unwrap();
+            maker
+                .put(
+                    &format!("/rooms/{room}/redact/{}/1", harness::encode(&gone.0)),
+                    json!({ "reason": "no" }),
+                )
+                .await
+                .ok();
+            until("the redaction", async || {
+                let event = guest.event(&room, &gone.0).await.ok();
+                event["content"]
+                    .as_object()
+                    .unwrap()
+                    .is_empty()
+                    .then_some(())
+            })
+            .await;
+            let state = same_state(&two, &room).await;
+            assert!(state.contains_key(&("m.room.name".to_owned(), String::new())));
+
+            guest.to_room(&room, "leave", json!({})).await.ok();
+            until("that they left", async || {
+                let member = maker.state(&room, "m.room.member", &guest.id).await.ok();
+                (member["membership"] == "leave").then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_talk_at_once() {
+    let two = Two::start().await;
+    let room = shared(&two, "11", &two.alice, &two.bob).await;
+    let talk = async |user: &User| {
+        let mut all = BTreeSet::new();
+        for number in 0..500 {
+            let body = format!("{number} of {}", user.id);
+            all.insert((user.say(&room, &body).await, body));
+        }
+        all
+    };
+    let (mut all, of_bob) = tokio::join!(talk(&two.alice), talk(&two.bob));
+    all.extend(of_bob);
+    assert_eq!(all.len(), 1_000);
+    sees(&two.alice, &room, &all).await;
+    sees(&two.bob, &room, &all).await;
+    same_state(&two, &room).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_while_they_were_cut_off_is_settled_alike() {
+    let two = Two::start().await;
+    for version in ["6", "10", "11", "12"] {
+        eprintln!("version {version}");
+        let room = shared(&two, version, &two.alice, &two.bob).await;
+        let mut levels = two.alice.state(&room, "m.room.power_levels", "").await.ok();
+        levels["users"][&two.bob.id] = json!(50);
+        let set = async |user: &User, levels: &serde_json::Value| {
+            user.set_state(&room, "m.room.power_levels", "", levels.clone())
+                .await
+        };
+        set(&two.alice, &levels).await;
+        same_state(&two, &room).await;
+
+        two.cut();
+        let mut of_alice = levels.clone();
+        of_alice["users"][&two.bob.id] = json!(0);
+        set(&two.alice, &of_alice).await;
+        let mut of_bob = levels.clone();
+        of_bob["events_default"] = json!(10);
+        set(&two.bob, &of_bob).await;
+        for user in [&two.alice, &two.bob] {
+            let topic = json!({ "topic": format!("of {}", user.id) });
+            let set = user.try_set_state(&room, "m.room.topic", "", topic).await;
+            assert!(set.status < 500, "{set:?}");
+            user.try_set_state(&room, "org.example", &user.id.replace('@', "_"), json!({}))
+                .await;
+        }
+        two.join_again();
+        let last = (two.bob.say(&room, "again").await, "again".to_owned());
+        let first = (two.alice.say(&room, "hello").await, "hello".to_owned());
+        let all = BTreeSet::from([last, first]);
+        until(
+            "what was said since, or that it is not let through",
+            async || {
+                let seen = said(&two.alice, &room).await;
+                (!all.is_disjoint(&seen)).then_some(())
+            },
+        )
+        .await;
+        same_state(&two, &room).await;
+    }
+}
