@@ -28,8 +28,12 @@ pub enum Content {
 /// A file that is being read.
 #[derive(Debug)]
 pub struct Reading {
+    /// What comes before the file.
+    before: Bytes,
     left: u64,
     pieces: ReaderStream<Take<tokio::fs::File>>,
+    /// What comes after it.
+    after: Bytes,
 }
 
 impl Content {
@@ -37,16 +41,33 @@ impl Content {
     pub fn file(file: File, length: u64) -> Self {
         let file = tokio::fs::File::from_std(file).take(length);
         Self::File(Reading {
+            before: Bytes::new(),
             left: length,
             pieces: ReaderStream::with_capacity(file, PIECE),
+            after: Bytes::new(),
         })
+    }
+
+    /// The same content with something before it and after it.
+    #[must_use]
+    pub fn between(self, before: &[u8], after: &[u8]) -> Self {
+        match self {
+            Self::Whole(bytes) => Self::Whole([before, &bytes, after].concat().into()),
+            Self::File(reading) => Self::File(Reading {
+                before: [before, &reading.before].concat().into(),
+                after: [&reading.after, after].concat().into(),
+                ..reading
+            }),
+        }
     }
 
     /// How many bytes are still to come.
     pub fn length(&self) -> u64 {
         match self {
             Self::Whole(bytes) => bytes.len() as u64,
-            Self::File(reading) => reading.left,
+            Self::File(reading) => {
+                reading.before.len() as u64 + reading.left + reading.after.len() as u64
+            }
         }
     }
 
@@ -73,6 +94,10 @@ impl Body for Content {
                 let whole = std::mem::take(bytes);
                 Poll::Ready(Some(Ok(Frame::data(whole))))
             }
+            Self::File(reading) if !reading.before.is_empty() => {
+                let before = std::mem::take(&mut reading.before);
+                Poll::Ready(Some(Ok(Frame::data(before))))
+            }
             Self::File(reading) => {
                 let read = ready!(Pin::new(&mut reading.pieces).poll_next(context));
                 Poll::Ready(match read {
@@ -89,6 +114,10 @@ impl Body for Content {
                         reading.left = 0;
                         tracing::error!("a file is shorter than it should be");
                         Some(Err(io::ErrorKind::UnexpectedEof.into()))
+                    }
+                    None if !reading.after.is_empty() => {
+                        let after = std::mem::take(&mut reading.after);
+                        Some(Ok(Frame::data(after)))
                     }
                     None => None,
                 })
@@ -137,7 +166,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn something_may_stand_around_it() {
+        let whole = Content::Whole(Bytes::from_static(b"abc"));
+        for content in [whole, open(b"abcdef", 3), open(b"", 0)] {
+            let length = content.length();
+            let around = content.between(b"<", b">").between(b"(", b")!");
+            assert_eq!(around.length(), length + 5);
+            let read = around.collect().await.unwrap().to_bytes();
+            let expected: &[u8] = if length == 3 { b"(<abc>)!" } else { b"(<>)!" };
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[tokio::test]
     async fn a_file_that_lacks_something_is_an_error() {
         assert!(open(b"ab", 3).collect().await.is_err());
+        assert!(open(b"ab", 3).between(b"<", b">").collect().await.is_err());
     }
 }

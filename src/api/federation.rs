@@ -1,10 +1,13 @@
 //! What other servers ask for: the server-server API, as far as it is here.
 
+mod authenticated_media;
 mod authorization;
 mod backfill;
+mod directory;
 mod discovery;
 mod event;
 mod membership;
+mod query;
 mod thirdparty;
 mod transactions;
 mod turns;
@@ -14,6 +17,10 @@ use crate::{endpoint::Routes, rate_limit::Action};
 
 pub(crate) fn routes(routes: Routes) -> Routes {
     routes
+        .download(authenticated_media::get_content)
+        .download(authenticated_media::get_content_thumbnail)
+        .written(directory::get_public_rooms)
+        .written(directory::get_public_rooms_filtered)
         .endpoint(discovery::discover_homeserver)
         .endpoint(membership::prepare_join_event)
         .written(membership::create_join_event)
@@ -38,4 +45,9 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .written(event::get_room_state)
         .endpoint(event::get_room_state_ids)
         .endpoint(transactions::send_transaction_message)
+        .written(discovery::get_remote_server_keys)
+        .written(discovery::get_remote_server_keys_batch)
+        .endpoint(query::get_custom_information)
+        .written(query::get_profile_information)
+        .endpoint(query::get_room_information)
 }

@@ -14,6 +14,7 @@ mod body;
 mod client;
 mod content;
 pub mod control;
+mod elsewhere;
 pub mod endpoint;
 mod federation;
 mod guests;

@@ -105,6 +105,7 @@ impl Server {
         let media = Media::open(media::Parts {
             storage: parts.storage.clone(),
             server_name: server_name.clone(),
+            federation: federation.clone(),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
             folder: parts.config.storage.data.join(media::FOLDER),

@@ -4,6 +4,7 @@ use std::{fs::DirBuilder, io::ErrorKind, os::unix::fs::DirBuilderExt as _, path:
 
 use api::{Parts, Server};
 use config::Config;
+use federation::Http;
 use storage::{Clock, Options, Random, Storage};
 use tokio::task::spawn_blocking;
 
@@ -14,6 +15,7 @@ pub(crate) async fn open(config: Config) -> Result<Server, Failure> {
     make_folder(&config.storage.data)?;
     let clock = Clock::system();
     let random = Random::from_system();
+    let transport = Http::open(&config.federation, &clock)?;
     let options = options(&config, &clock, &random);
     let folder = config.storage.data.clone();
     let storage = spawn_blocking(move || Storage::open(folder, &options)).await??;
@@ -22,7 +24,7 @@ pub(crate) async fn open(config: Config) -> Result<Server, Failure> {
         storage,
         clock,
         random,
-        transport: Arc::new(federation::Nowhere),
+        transport: Arc::new(transport),
     })
     .await?)
 }

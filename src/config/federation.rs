@@ -32,6 +32,10 @@ section! {
         /// Whoever can name a server could otherwise have this one ask machines that only it can reach.
         allow_private_addresses: bool = false,
 
+        /// A proxy through which other servers are reached, such as "proxy.example:3128": it is asked to
+        /// `CONNECT`. It looks up their names, so it is to keep private addresses out. Empty: none.
+        proxy: Option<HostPort> = None,
+
         /// How long a connection may take to open.
         connect_timeout: Duration = Duration::from_secs(10),
 
@@ -43,6 +47,41 @@ section! {
 
         /// Servers that are asked for the keys of those that do not answer themselves.
         notaries: Vec<OwnedServerName> = Vec::new(),
+    }
+}
+
+/// A machine and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Empty text is none.
+impl Kind for Option<HostPort> {
+    const KIND: &'static str = "a name or address with a port, or empty for none";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let read = || {
+            let (host, port) = text.rsplit_once(':')?;
+            let letter = |c: char| c.is_ascii_alphanumeric() || "-.[]:".contains(c);
+            (!host.is_empty() && host.chars().all(letter)).then_some(HostPort {
+                host: host.to_owned(),
+                port: port.parse().ok()?,
+            })
+        };
+        read().map(Some).ok_or_else(|| format!("found {text:?}"))
+    }
+
+    fn write(&self) -> String {
+        let text = self.as_ref().map(|at| format!("{}:{}", at.host, at.port));
+        quoted(&text.unwrap_or_default())
     }
 }
 

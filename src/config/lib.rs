@@ -41,7 +41,7 @@ mod tests;
 pub use self::{
     delayed_events::DelayedEvents,
     directory::Directory,
-    federation::{Federation, ServerAddress},
+    federation::{Federation, HostPort, ServerAddress},
     kinds::{ByteCount, Secret},
     limits::Limits,
     listeners::{Address, Api, Listener},

@@ -14,7 +14,7 @@ use ruma::{
 use serde_json::Value;
 
 use crate::{Broken, Federation, Limits, policy::class_of_path, sign};
-use config::Direction;
+use config::{Class, Direction};
 
 /// How much the answer to a request may take, and whether it is worth asking a server that did not answer
 /// lately.
@@ -205,6 +205,56 @@ impl Federation {
             .await
     }
 
+    /// Asks another server for what is at a path, without saying who asks.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn get_unsigned(
+        &self,
+        to: &ServerName,
+        path: &str,
+        patience: Patience,
+    ) -> Result<Response<Bytes>, Failure> {
+        let request = Request::get(path).body(Bytes::new());
+        let request = request.map_err(|fault| Failure::BadAnswer(fault.to_string()))?;
+        self.send(to, request, false, patience).await
+    }
+
+    /// What is on the web at a URL that another server named instead of a file.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn get_from_web(
+        &self,
+        named_by: &ServerName,
+        url: &str,
+        patience: Patience,
+    ) -> Result<Response<Bytes>, Failure> {
+        if !self.allows(named_by, Direction::Out, Class::Media) {
+            return Err(Failure::Forbidden(named_by.to_owned()));
+        }
+        let url = url
+            .parse()
+            .map_err(|_| Failure::BadAnswer("it names what is no URL".to_owned()))?;
+        let limits = self.limits(patience);
+        let fetched = tokio::time::timeout(limits.time, self.transport().fetch(url, limits));
+        match fetched.await {
+            Ok(Ok(answer)) if answer.status() == StatusCode::OK => Ok(answer),
+            Ok(Ok(answer)) => Err(Failure::Refused(Refusal::of(&answer))),
+            Ok(Err(broken)) => Err(Failure::Unreachable(broken.to_string())),
+            Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    fn limits(&self, patience: Patience) -> Limits {
+        Limits {
+            bytes: patience.bytes,
+            time: patience.time.unwrap_or(self.settings().request_timeout),
+        }
+    }
+
     /// Puts the signature of a request to another server into its head, which has to be whole.
     ///
     /// # Errors
@@ -243,10 +293,7 @@ impl Federation {
         }
         let agent = HeaderValue::from_static(concat!("Chapar/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(header::USER_AGENT, agent);
-        let limits = Limits {
-            bytes: patience.bytes,
-            time: patience.time.unwrap_or(self.settings().request_timeout),
-        };
+        let limits = self.limits(patience);
         let began = self.now();
         let sent = self.transport().send(to, request, limits);
         let answer = match tokio::time::timeout(limits.time, sent).await {

@@ -165,7 +165,6 @@ pub(crate) fn write_own(
 /// # Errors
 ///
 /// It is no object.
-#[cfg(test)]
 pub(crate) fn sign_too(
     json: &[u8],
     server: &ServerName,

@@ -6,17 +6,22 @@
 //! To ask another server, give one of Ruma's requests to [`Federation::ask`]. To take events from one, give
 //! them to [`Federation::check_pdus`].
 
+mod addresses;
 mod ask;
 mod back_off;
+mod internet;
 mod keys_answer;
+mod names;
 mod own_answer;
 mod own_keys;
 mod pdus;
+mod places;
 mod policy;
 mod prove;
 mod remote_keys;
 mod sign;
 mod transport;
+mod well_known;
 
 use std::{fmt, sync::Arc};
 
@@ -28,6 +33,7 @@ use storage::{Clock, Random, Storage};
 
 pub use self::{
     ask::{Failure, Patience, Proof, Question, Refusal},
+    internet::{BadAuthorities, Http},
     own_keys::{OldKey, SigningKeys},
     pdus::PduFault,
     policy::class_of_path,

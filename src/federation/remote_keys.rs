@@ -19,6 +19,7 @@ use crate::{
 
 mod notaries;
 mod stored;
+mod vouch;
 
 /// How many servers' keys are kept in memory.
 const SERVERS_IN_MEMORY: usize = 20_000;

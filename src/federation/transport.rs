@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use ruma::ServerName;
 
 /// The way to other servers: the internet, or in tests a network in memory.
@@ -20,6 +20,16 @@ pub trait Transport: fmt::Debug + Send + Sync {
         request: Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>>;
+
+    /// What is on the web at a URL; redirects are followed. Of most networks in memory there is no web.
+    ///
+    /// # Errors
+    ///
+    /// See [`Broken`].
+    fn fetch(&self, url: Uri, _: Limits) -> BoxFuture<'_, Result<Response<Bytes>, Broken>> {
+        let nowhere = Broken::Unreachable(format!("{url} cannot be reached from here"));
+        Box::pin(async { Err(nowhere) })
+    }
 }
 
 /// How much an answer may take.

@@ -6,7 +6,7 @@ use error::Result;
 use ruma::ServerName;
 use storage::{
     NameHash, Topic,
-    schema::{MEDIA_BY_HASH, MediaRow, MediaState},
+    schema::{MEDIA_BY_HASH, MediaRow, MediaState, UploadedRow},
 };
 
 use crate::{Described, Media, check_id, files::FileId, is_pending, not_there};
@@ -25,8 +25,23 @@ pub struct Stored {
     pub(crate) file: FileId,
 }
 
+impl Stored {
+    /// What a row says of a file.
+    pub(crate) fn of(hash: NameHash, uploaded: UploadedRow) -> Self {
+        Self {
+            described: Described {
+                content_type: uploaded.content_type,
+                filename: uploaded.filename,
+            },
+            length: uploaded.length,
+            hash,
+            file: uploaded.file,
+        }
+    }
+}
+
 impl Media {
-    /// Finds a file; waits for it up to `patience`, but not beyond `stop`, if its id was given out and it
+    /// Finds a file, one of another server too; waits for it up to `patience`, but not beyond `stop`, if its id was given out and it
     /// has not come yet.
     ///
     /// # Errors
@@ -42,7 +57,10 @@ impl Media {
     ) -> Result<Stored> {
         check_id(media_id)?;
         if server_name != self.0.server_name {
-            return Err(not_there());
+            return tokio::select! {
+                stored = self.fetch(server_name, media_id, patience.min(LONGEST_WAIT)) => stored,
+                () = stop => Err(error::not_yet_uploaded("This server is about to stop")),
+            };
         }
         let hash = self.hash(media_id);
         if let Some(stored) = self.look(hash).await? {
@@ -83,15 +101,7 @@ impl Media {
         }
         match row.state {
             MediaState::Pending { .. } => Err(not_there()),
-            MediaState::Uploaded(uploaded) => Ok(Some(Stored {
-                described: Described {
-                    content_type: uploaded.content_type,
-                    filename: uploaded.filename,
-                },
-                length: uploaded.length,
-                hash,
-                file: uploaded.file,
-            })),
+            MediaState::Uploaded(uploaded) => Ok(Some(Stored::of(hash, uploaded))),
         }
     }
 

@@ -11,6 +11,7 @@ mod files;
 mod find;
 mod pending;
 mod picture;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod thumbnail;
@@ -23,13 +24,14 @@ use std::{
 };
 
 use error::Result;
+use federation::Federation;
 use ruma::OwnedServerName;
 use storage::{
     BackupError, Batch, Clock, CommitError, NameHash, Position, Random, Snapshot, Storage,
     schema::MediaRow,
 };
 
-use self::{files::Files, thumbnail::Workshop};
+use self::{files::Files, remote::Fetching, thumbnail::Workshop};
 pub use self::{
     find::Stored,
     pending::Created,
@@ -53,6 +55,8 @@ pub struct Parts {
     pub storage: Storage,
     /// This server: what stands before the slash of its files' ids.
     pub server_name: OwnedServerName,
+    /// What it has to do with others, of whom files are fetched.
+    pub federation: Federation,
     /// The time.
     pub clock: Clock,
     /// Randomness.
@@ -72,10 +76,12 @@ pub struct Media(Arc<Inner>);
 struct Inner {
     storage: Storage,
     server_name: OwnedServerName,
+    federation: Federation,
     clock: Clock,
     random: Random,
     settings: config::Media,
     files: Files,
+    fetching: Fetching,
     workshop: Workshop,
 }
 
@@ -89,6 +95,8 @@ impl Media {
         let media = Self(Arc::new(Inner {
             storage: parts.storage,
             server_name: parts.server_name,
+            federation: parts.federation,
+            fetching: Fetching::default(),
             clock: parts.clock,
             random: parts.random,
             settings: parts.settings,

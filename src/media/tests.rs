@@ -31,10 +31,13 @@ async fn world(change: impl FnOnce(&mut config::Media)) -> World {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config::Media::default();
     change(&mut settings);
+    let (storage, clock) = (Storage::model(), Clock::standing_at(BEGIN));
+    let alone = federation::Parts::alone(&storage, &name(), &clock, &Random::seeded(2));
     let parts = Parts {
-        storage: Storage::model(),
+        federation: Federation::open(alone).await.unwrap(),
+        storage,
         server_name: name(),
-        clock: Clock::standing_at(BEGIN),
+        clock,
         random: Random::seeded(1),
         folder: folder.path().join("media"),
         sync: true,

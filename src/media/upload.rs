@@ -36,6 +36,15 @@ pub struct Described {
 }
 
 impl Described {
+    /// What another server says of a file, as far as it may be written down.
+    pub(crate) fn shortened(content_type: Option<String>, filename: Option<String>) -> Self {
+        let fits = |text: Option<String>, limit| text.filter(|text| text.len() <= limit);
+        Self {
+            content_type: fits(content_type, LONGEST_TYPE),
+            filename: fits(filename, LONGEST_NAME),
+        }
+    }
+
     /// Checks what may be written down.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod delayed_events;
 mod device;
 mod directory;
 mod discovery;
+mod federation;
 mod filter;
 mod guest;
 mod invite;

@@ -1,16 +1,23 @@
 //! Room aliases.
 
 use error::Result;
+use federation::Patience;
 use ruma::{
     RoomAliasId, RoomId,
-    api::client::alias::{create_alias, delete_alias, get_alias},
+    api::{
+        client::alias::{create_alias, delete_alias, get_alias},
+        federation::query::get_room_information,
+    },
 };
 
 use super::joined_room;
-use crate::{Call, Server};
+use crate::{Call, Server, elsewhere::error_of};
 
 /// The longest alias, in bytes ([room aliases](https://spec.matrix.org/v1.19/appendices/#room-aliases)).
 const LONGEST: usize = 255;
+
+/// The most servers that are taken over from what another one says of its alias.
+const MOST_SERVERS: usize = 50;
 
 /// [`PUT /directory/room/{roomAlias}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3directoryroomroomalias).
 pub(super) async fn create_alias(
@@ -36,6 +43,17 @@ pub(super) async fn get_alias(
     call: Call<get_alias::v3::Request>,
 ) -> Result<get_alias::v3::Response> {
     let alias = &call.room_alias;
+    let elsewhere = alias.server_name();
+    if elsewhere != server.rooms.server_name() {
+        let question = get_room_information::v1::Request::new(alias.clone());
+        let asked = server.federation.ask(elsewhere, question, Patience::SHORT);
+        let mut answer = asked
+            .await
+            .map_err(|failure| error_of(elsewhere, failure))?;
+        answer.servers.truncate(MOST_SERVERS);
+        let (room_id, servers) = (answer.room_id, answer.servers);
+        return Ok(get_alias::v3::Response::new(room_id, servers));
+    }
     let row = server.rooms.find_alias(alias).await?;
     let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
     let room_id = RoomId::parse(row.room_id).map_err(error::internal)?;

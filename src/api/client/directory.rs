@@ -1,22 +1,28 @@
 //! Published rooms.
 
 use error::Result;
+use federation::{Failure, Patience, Question};
 use rooms::{DirectoryPage, DirectoryQuery, DirectoryToken, Room};
 use ruma::{
     RoomAliasId, RoomId, ServerName, UInt,
-    api::client::{
-        directory::{
-            get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility,
+    api::{
+        client::{
+            directory::{
+                get_public_rooms, get_public_rooms_filtered, get_room_visibility,
+                set_room_visibility,
+            },
+            room::Visibility,
         },
-        room::Visibility,
+        federation as servers,
     },
-    directory::RoomNetwork,
+    directory::{Filter, RoomNetwork},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use storage::schema::DirectoryRow;
 
 use super::joined_room;
-use crate::{Call, Server, endpoint::Written};
+use crate::{Call, Server, elsewhere::error_of, endpoint::Written};
 
 /// The most rooms on a page, and how many there are on one if nobody says.
 const MOST: usize = 500;
@@ -27,7 +33,12 @@ pub(super) async fn get_public_rooms(
     server: Server,
     call: Call<get_public_rooms::v3::Request>,
 ) -> Result<Written> {
-    check_here(&server, call.server.as_deref())?;
+    if let Some(elsewhere) = elsewhere(&server, call.server.as_deref()) {
+        let mut question = servers::directory::get_public_rooms::v1::Request::new();
+        question.limit = call.limit;
+        question.since = call.since.clone();
+        return fetch(&server, elsewhere, question).await;
+    }
     let query = query(call.since.as_deref(), call.limit)?;
     written(&server.rooms.public_rooms(&query).await?)
 }
@@ -37,36 +48,57 @@ pub(super) async fn get_public_rooms_filtered(
     server: Server,
     call: Call<get_public_rooms_filtered::v3::Request>,
 ) -> Result<Written> {
-    check_here(&server, call.server.as_deref())?;
+    if let Some(elsewhere) = elsewhere(&server, call.server.as_deref()) {
+        let mut question = servers::directory::get_public_rooms_filtered::v1::Request::new();
+        question.limit = call.limit;
+        question.since = call.since.clone();
+        question.filter = call.filter.clone();
+        question.room_network = call.room_network.clone();
+        return fetch(&server, elsewhere, question).await;
+    }
     // No bridges are here whose networks one could ask for.
     if let RoomNetwork::ThirdParty(_) = call.room_network {
         return written(&DirectoryPage::default());
     }
-    let types = call.filter.room_types.iter();
-    let types = types.map(|wanted| wanted.as_str().map(ToOwned::to_owned));
-    let query = DirectoryQuery {
-        search: call.filter.generic_search_term.clone(),
-        room_types: types.collect(),
-        ..query(call.since.as_deref(), call.limit)?
-    };
+    let query = filtered(query(call.since.as_deref(), call.limit)?, &call.filter);
     written(&server.rooms.public_rooms(&query).await?)
 }
 
-/// What is published on other servers has to be asked of them.
+/// The server whose rooms are asked for, if that is another one.
+fn elsewhere<'a>(server: &Server, asked: Option<&'a ServerName>) -> Option<&'a ServerName> {
+    asked.filter(|asked| *asked != server.rooms.server_name())
+}
+
+/// What another server publishes, as it says it.
 ///
 /// # Errors
 ///
-/// 404 `M_NOT_FOUND` for any server but this.
-fn check_here(server: &Server, asked: Option<&ServerName>) -> Result<()> {
-    match asked {
-        Some(name) if name != server.rooms.server_name() => Err(error::not_found(format!(
-            "This server cannot ask {name} for its rooms"
-        ))),
-        _ => Ok(()),
+/// What it says that refuses, or 502 `M_UNKNOWN`.
+async fn fetch<R: Question>(server: &Server, from: &ServerName, question: R) -> Result<Written> {
+    #[derive(Deserialize, Serialize)]
+    struct Page {
+        chunk: Vec<Map<String, Value>>,
+        #[serde(flatten)]
+        more: Map<String, Value>,
     }
+    let asked = server.federation.ask_raw(from, question, Patience::SHORT);
+    let answer = asked.await.map_err(|failure| error_of(from, failure))?;
+    let page: Page = serde_json::from_slice(answer.body())
+        .map_err(|fault| error_of(from, Failure::BadAnswer(fault.to_string())))?;
+    let json = serde_json::to_vec(&page).map_err(error::internal)?;
+    Ok(Written(json.into()))
 }
 
-fn query(since: Option<&str>, limit: Option<UInt>) -> Result<DirectoryQuery> {
+/// The query, with what a filter wants.
+pub(crate) fn filtered(mut query: DirectoryQuery, filter: &Filter) -> DirectoryQuery {
+    let types = filter.room_types.iter();
+    let types = types.map(|wanted| wanted.as_str().map(ToOwned::to_owned));
+    query.search = filter.generic_search_term.clone();
+    query.room_types = types.collect();
+    query
+}
+
+pub(crate) fn query(since: Option<&str>, limit: Option<UInt>) -> Result<DirectoryQuery> {
     let since = since.map(str::parse).transpose().map_err(|_| {
         error::invalid_param("`since` is no token that this server has given out for its directory")
     })?;
@@ -81,7 +113,7 @@ fn query(since: Option<&str>, limit: Option<UInt>) -> Result<DirectoryQuery> {
 }
 
 /// A page as clients get it. Ruma's type leaves out the join rule `public`, for which Complement looks.
-fn written(page: &DirectoryPage) -> Result<Written> {
+pub(crate) fn written(page: &DirectoryPage) -> Result<Written> {
     #[derive(Serialize)]
     struct Page<'a> {
         chunk: Vec<Shown<'a>>,

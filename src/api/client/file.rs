@@ -43,18 +43,18 @@ const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=86400, im
 const LONGEST_NAME: usize = 1024;
 
 /// Which file is asked for, and how long the client would wait for it.
-pub(super) struct Asked<'a> {
-    pub(super) server_name: &'a ServerName,
-    pub(super) media_id: &'a str,
-    pub(super) patience: Duration,
+pub(crate) struct Asked<'a> {
+    pub(crate) server_name: &'a ServerName,
+    pub(crate) media_id: &'a str,
+    pub(crate) patience: Duration,
 }
 
 /// The shape of a thumbnail that is asked for.
-pub(super) struct Shape {
-    pub(super) width: u64,
-    pub(super) height: u64,
-    pub(super) method: Option<Method>,
-    pub(super) animated: Option<bool>,
+pub(crate) struct Shape {
+    pub(crate) width: u64,
+    pub(crate) height: u64,
+    pub(crate) method: Option<Method>,
+    pub(crate) animated: Option<bool>,
 }
 
 /// What a call of any of the endpoints asks for.
@@ -97,7 +97,7 @@ impl Asked<'_> {
 /// # Errors
 ///
 /// Those of [`media::Media::find`].
-pub(super) async fn download(
+pub(crate) async fn download(
     server: &Server,
     asked: Asked<'_>,
     filename: Option<String>,
@@ -119,7 +119,7 @@ pub(super) async fn download(
 /// # Errors
 ///
 /// Those of [`media::Media::find`] and [`media::Media::thumbnail`].
-pub(super) async fn thumbnail(
+pub(crate) async fn thumbnail(
     server: &Server,
     asked: Asked<'_>,
     shape: Shape,

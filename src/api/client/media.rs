@@ -9,7 +9,7 @@ use error::Result;
 use http::Response;
 use media::Described;
 use ruma::{
-    MilliSecondsSinceUnixEpoch, UInt,
+    MilliSecondsSinceUnixEpoch, ServerName, UInt,
     api::client::media::{
         create_content, create_content_async, create_mxc_uri, get_content, get_content_as_filename,
         get_content_thumbnail, get_media_config,
@@ -101,12 +101,26 @@ fn check_open(server: &Server) -> Result<()> {
     ))
 }
 
+/// Other servers that ask by the old paths want what is here only: who asked each other for what neither has
+/// would not end.
+///
+/// # Errors
+///
+/// 404 `M_NOT_FOUND`.
+fn check_remote(server: &Server, allowed: bool, of: &ServerName) -> Result<()> {
+    if allowed || of == server.federation.server_name() {
+        return Ok(());
+    }
+    Err(error::not_found("This file is on another server"))
+}
+
 /// [`GET /_matrix/media/v3/download/{serverName}/{mediaId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid).
 pub(super) async fn get_content(
     server: Server,
     call: Call<get_content::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
+    check_remote(&server, call.allow_remote, &call.server_name)?;
     file::download(&server, asked!(call), None).await
 }
 
@@ -116,6 +130,7 @@ pub(super) async fn get_content_as_filename(
     call: Call<get_content_as_filename::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
+    check_remote(&server, call.allow_remote, &call.server_name)?;
     file::download(&server, asked!(call), Some(call.filename.clone())).await
 }
 
@@ -125,6 +140,7 @@ pub(super) async fn get_content_thumbnail(
     call: Call<get_content_thumbnail::v3::Request>,
 ) -> Result<Response<Content>> {
     check_open(&server)?;
+    check_remote(&server, call.allow_remote, &call.server_name)?;
     file::thumbnail(&server, asked!(call), shape!(call)).await
 }
 

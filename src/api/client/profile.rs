@@ -2,17 +2,21 @@
 
 use bytes::Bytes;
 use error::Result;
+use federation::Patience;
 use ruma::{
     UserId,
-    api::client::profile::{
-        delete_profile_field, get_profile, get_profile_field, set_profile_field,
+    api::{
+        client::profile::{
+            delete_profile_field, get_profile, get_profile_field, set_profile_field,
+        },
+        federation::query::get_profile_information,
     },
 };
 use serde_json::json;
 use users::Requester;
 
 use super::check_own;
-use crate::{Call, Server, endpoint::Written};
+use crate::{Call, Server, elsewhere::error_of, endpoint::Written};
 
 /// [`GET /profile/{userId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuserid).
 pub(super) async fn get_profile(
@@ -83,6 +87,15 @@ async fn find(
     server: &Server,
     user_id: &UserId,
 ) -> Result<std::collections::BTreeMap<String, serde_json::Value>> {
+    let elsewhere = user_id.server_name();
+    if elsewhere != server.users.server_name() {
+        let question = get_profile_information::v1::Request::new(user_id.to_owned());
+        let asked = server.federation.ask(elsewhere, question, Patience::SHORT);
+        let answer = asked
+            .await
+            .map_err(|failure| error_of(elsewhere, failure))?;
+        return Ok(answer.into_iter().collect());
+    }
     let found = server.users.find_profile(user_id).await?;
     found.ok_or_else(|| error::not_found("This server knows no profile of this user"))
 }

@@ -105,6 +105,7 @@ impl World {
             ("report_id", "1".to_owned()),
             ("delay_id", "delay".to_owned()),
             ("action", "send".to_owned()),
+            ("query_type", "other".to_owned()),
         ]);
         world
     }

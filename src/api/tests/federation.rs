@@ -1,8 +1,11 @@
 //! Several servers in one process, which talk to each other through a network in memory.
 
 mod far;
+mod keys;
+mod media;
 mod membership;
 mod proof;
+mod queries;
 mod receiving;
 mod serving;
 

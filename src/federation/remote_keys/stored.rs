@@ -164,3 +164,40 @@ fn read(row: &RemoteKeyRow) -> Option<(ruma::OwnedServerSigningKeyId, RemoteKey)
     };
     Some((ServerSigningKeyId::parse(row.key_id.as_str()).ok()?, key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(direct: bool, said_ts: u64, key: u8) -> RemoteKeyRow {
+        RemoteKeyRow {
+            key_id: "ed25519:a".to_owned(),
+            key: [key; 32],
+            valid_until_ts: said_ts,
+            expired: false,
+            direct,
+            said_ts,
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_of_itself_is_not_undone_by_what_others_say() {
+        for (new, old, replaced) in [
+            // What it says itself counts, be it the same, another key, or for a shorter time.
+            (row(true, 5, 1), row(true, 9, 1), true),
+            (row(true, 5, 2), row(true, 9, 1), true),
+            (row(true, 5, 2), row(false, 9, 1), true),
+            // What a notary says must be newer, and about the same key.
+            (row(false, 9, 1), row(true, 5, 1), true),
+            (row(false, 5, 1), row(true, 9, 1), false),
+            (row(false, 9, 1), row(true, 9, 1), false),
+            (row(false, 9, 2), row(true, 5, 1), false),
+            // Among what others say, the newest counts.
+            (row(false, 9, 2), row(false, 5, 1), true),
+            (row(false, 5, 2), row(false, 9, 1), false),
+            (row(false, 9, 2), row(false, 9, 1), false),
+        ] {
+            assert_eq!(replaces(&new, &old), replaced, "{new:?} after {old:?}");
+        }
+    }
+}
