@@ -38,8 +38,9 @@ async fn people_aliases_and_files_of_another_server_are_found() {
     while alice.get(&path).await.status != 200 {
         assert!(begun.elapsed() < std::time::Duration::from_secs(30));
     }
+    let query = format!("/_matrix/key/v2/query/{name_of_b}");
     let keys = a
-        .ask(Method::GET, "/_matrix/key/v2/query/b.test", None)
+        .ask(Method::GET, &query, None)
         .await
         .ok();
     assert_eq!(keys["server_keys"][0]["server_name"], name_of_b);
