@@ -176,6 +176,7 @@ impl Scheme for ServerSignatures {
             json::check(&body)?;
         }
         let origin = server.federation.prove(claim, head, &body).await?;
+        server.outbox.heard_from(&origin);
         Ok((Origin(origin), body))
     }
 }

@@ -11,6 +11,8 @@ mod query;
 mod thirdparty;
 mod transactions;
 mod turns;
+mod device;
+mod keys;
 
 pub(crate) use self::turns::Turns;
 use crate::{endpoint::Routes, rate_limit::Action};
@@ -50,4 +52,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(query::get_custom_information)
         .written(query::get_profile_information)
         .endpoint(query::get_room_information)
+        .endpoint(device::get_devices)
+        .endpoint(keys::get_keys)
+        .endpoint(keys::claim_keys)
 }

@@ -22,6 +22,7 @@ pub mod health;
 mod json;
 mod parse;
 pub mod rate_limit;
+mod remote_devices;
 pub mod router;
 pub mod serve;
 mod server;

@@ -6,6 +6,7 @@ use config::Config;
 use error::Result;
 use federation::{Federation, Transport};
 use media::Media;
+use outbox::Outbox;
 use rooms::Rooms;
 use ruma::{UserId, server_name};
 use search::Search;
@@ -49,6 +50,8 @@ pub struct Inner {
     pub syncs: Syncs,
     /// What can be searched.
     pub search: Search,
+    /// What other servers are still to be told.
+    pub outbox: Outbox,
     /// What it has to do with other servers.
     pub federation: Federation,
     /// The word that the server is about to stop.
@@ -132,6 +135,14 @@ impl Server {
             rooms: rooms.clone(),
             folder: parts.config.storage.data.join("search"),
         });
+        let outbox = Outbox::new(outbox::Parts {
+            storage: parts.storage.clone(),
+            users: users.clone(),
+            rooms: rooms.clone(),
+            federation: federation.clone(),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+        });
         let storage = parts.storage.clone();
         let server = Self(Arc::new(Inner {
             parts,
@@ -140,6 +151,7 @@ impl Server {
             rooms,
             media,
             search,
+            outbox,
             federation,
             shutdown: Shutdown::default(),
             router: Router::new(crate::routes()).map_err(error::internal)?,
@@ -158,8 +170,8 @@ impl Server {
     }
 
     /// Begins what only a server that serves has to do beside its requests: the index of the search follows
-    /// the stream, events that are due later are sent. Both write by themselves, which a command beside a
-    /// server that is down has no use for.
+    /// the stream, events that are due later are sent, other servers are told. All of it writes by itself, which
+    /// a command beside a server that is down has no use for.
     pub fn begin_work(&self) {
         let (search, shutdown) = (self.search.clone(), self.shutdown.clone());
         self.workers
@@ -167,6 +179,9 @@ impl Server {
         let (rooms, shutdown) = (self.rooms.clone(), self.shutdown.clone());
         self.workers
             .spawn(async move { rooms.send_delayed_events(shutdown.begun()).await });
+        let (outbox, shutdown) = (self.outbox.clone(), self.shutdown.clone());
+        self.workers
+            .spawn(async move { outbox.work(shutdown.begun()).await });
     }
 }
 

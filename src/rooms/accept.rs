@@ -174,6 +174,8 @@ impl Writing<'_> {
                 for entry in &judged.change.entries {
                     self.our_member(entry);
                 }
+                let ours = written.servers.get(&self.working.server_name);
+                self.our_presence(ours.is_some_and(|row| row.joined > 0));
             }
         }
         self.related(&judged, counted);

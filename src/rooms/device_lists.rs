@@ -8,26 +8,31 @@
 
 use std::collections::BTreeSet;
 
+use ruma::OwnedServerName;
 use storage::{
     Batch, Position, Range, Reads, ShortRoomId, ShortUserId, Snapshot, Topic,
-    schema::{self, DeviceChangeRow, Generation, Membership},
+    schema::{self, DestinationRow, DeviceChangeRow, Generation, Membership},
 };
 
 use crate::Rooms;
 
 /// Rooms that are told in one batch.
 const ROOMS_A_BATCH: usize = 500;
+/// Servers that are told in one batch.
+const SERVERS_A_BATCH: usize = 2_000;
 /// Members of one room that are named, at most: who joins a room of more finds out by the keys themselves.
 const MEMBERS_MAX: usize = 10_000;
 /// Changes of one room that are read at once.
 const CHANGES_MAX: usize = 10_000;
 
 impl Rooms {
-    /// Tells everybody who shares a room with a user that their devices changed.
+    /// Tells everybody who shares a room with a user that their devices changed, those of other servers by
+    /// these.
     pub(crate) async fn tell_device_list(&self, user: ShortUserId) -> error::Result<()> {
         let Some(user_id) = self.user_id(user).await? else {
             return Ok(());
         };
+        users::publish_devices(self.storage(), user).await?;
         let row = DeviceChangeRow {
             user_id: user_id.to_string(),
         };
@@ -55,6 +60,41 @@ impl Rooms {
                 batch.put_stamped(&schema::RECEIPT_TAIL_BY_ROOM, room, index, ());
                 batch.wake(Topic::Room(*room));
             }
+            self.storage().commit(batch).await?;
+        }
+        let rooms: Vec<_> = rooms.into_iter().map(|(_, room)| room).collect();
+        let mut servers = BTreeSet::new();
+        for some in rooms.chunks(ROOMS_A_BATCH) {
+            let snapshot = self.snapshot().await?;
+            for of_room in self.servers_in(&snapshot, some).await? {
+                servers.extend(of_room.iter().cloned());
+            }
+        }
+        self.leave_device_news(user, &servers).await
+    }
+
+    /// Leaves it to be told to some servers what changed of the devices of a user of ours since these were told
+    /// last.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn leave_device_news(
+        &self,
+        user: ShortUserId,
+        servers: &BTreeSet<OwnedServerName>,
+    ) -> error::Result<()> {
+        let servers: Vec<_> = servers.iter().collect();
+        for some in servers.chunks(SERVERS_A_BATCH) {
+            let mut batch = Batch::new();
+            for (index, server) in (0..u16::MAX).zip(some) {
+                let key = (self.storage().server_hash(*server), user);
+                batch.put_stamped(&schema::DEVICE_NEWS_BY_DESTINATION, &key, index, ());
+                let name = server.to_string();
+                let (position, row) = (Position::pending(index), DestinationRow { name });
+                batch.put(&schema::DESTINATION_BY_POSITION, &position, &row);
+            }
+            batch.wake(Topic::Destinations);
             self.storage().commit(batch).await?;
         }
         Ok(())

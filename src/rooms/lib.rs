@@ -14,6 +14,7 @@ mod current;
 mod delayed;
 mod device_lists;
 mod directory;
+mod doings;
 mod draft;
 mod erased;
 mod event;
@@ -26,6 +27,7 @@ mod invites;
 mod jobs;
 mod members;
 mod membership;
+mod news;
 mod notices;
 mod outside;
 mod place_token;
@@ -38,6 +40,8 @@ mod receive;
 mod relation_filter;
 mod relations;
 mod remote;
+mod remote_devices;
+mod remote_receipts;
 mod reports;
 mod resident;
 mod restricted;
@@ -45,6 +49,7 @@ mod room;
 mod send;
 mod server_acl;
 mod serving;
+mod servers;
 mod spaces;
 mod state;
 mod subscriptions;
@@ -78,14 +83,16 @@ pub use self::{
     create::{InitialState, NewRoomRequest, Preset},
     delayed::{DelayAction, Delayed, NewDelayedEvent},
     directory::{DirectoryPage, DirectoryQuery, DirectoryToken},
+    doings::Doing,
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
     fold::fold,
     members::MEMBERSHIPS,
     membership::Said,
     outside::BroughtInvite,
+    news::News,
     place_token::{NoPlaceToken, PlaceToken},
-    presence::{Polling, PresenceNews, PresenceNow},
+    presence::{Polling, PresenceNews, PresenceNow, RemotePresence},
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
@@ -97,6 +104,9 @@ pub use self::{
     room::Room,
     server_acl::ServerAcl,
     serving::{ServedState, Serving},
+    remote_devices::{DeviceUpdate, DevicesChange, KnownDevices, remote_device},
+    remote_receipts::RemoteReceipt,
+    servers::Servers,
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
@@ -141,6 +151,7 @@ struct Inner {
     run: u64,
     serials: Serials,
     typing: Typing,
+    doings: doings::Doings,
     presence: presence::Presence,
     counts: unread::Counts,
     /// Events that wait for what they follow.
@@ -162,9 +173,11 @@ impl Rooms {
         let mut run = [0; 8];
         parts.random.fill(&mut run);
         let serials = Serials::default();
+        let doings = doings::Doings::default();
         Self(Arc::new(Inner {
             run: u64::from_be_bytes(run),
-            typing: Typing::new(&parts.storage, &parts.clock, &serials),
+            typing: Typing::new(&parts, &serials, &doings),
+            doings,
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
@@ -210,6 +223,11 @@ impl Rooms {
     /// Who is typing.
     pub fn typing(&self) -> &Typing {
         &self.0.typing
+    }
+
+    /// Begins to listen to what people of this server do that others' servers are told.
+    pub fn listen(&self) -> tokio::sync::broadcast::Receiver<Doing> {
+        self.0.doings.listen()
     }
 
     /// The time, in milliseconds since 1970.

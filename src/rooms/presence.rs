@@ -12,16 +12,16 @@ mod tests;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use ruma::{UserId, presence::PresenceState};
+use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde_json::value::RawValue;
 use storage::{
-    Batch, Range, Reads, ShortRoomId, ShortUserId, Snapshot, Topic,
+    Batch, NameHash, Range, Reads, ShortRoomId, ShortUserId, Snapshot, Topic,
     schema::{self, Generation, Membership, PresenceRow},
 };
 
 pub use self::people::PresenceNow;
-use self::people::{Does, Kept, People, ROOMS_MAX};
-use crate::{Rooms, Viewer};
+use self::people::{Does, Far, Kept, People, ROOMS_MAX};
+use crate::{Doing, Rooms, Viewer};
 
 /// The longest that somebody says about how they are, in bytes.
 const STATUS_MAX: usize = 4 * 1024;
@@ -50,6 +50,19 @@ pub struct PresenceNews<'a> {
     pub new_rooms: BTreeSet<ShortRoomId>,
     /// People who are new in the others.
     pub newcomers: BTreeSet<ShortUserId>,
+}
+
+/// What another server says of how somebody of it is.
+#[derive(Clone, Debug)]
+pub struct RemotePresence {
+    /// Online, unavailable or offline.
+    pub presence: PresenceState,
+    /// What they say about it.
+    pub status_msg: Option<String>,
+    /// How long ago they did something, in milliseconds.
+    pub last_active_ago: u64,
+    /// Whether they are doing something now.
+    pub currently_active: bool,
 }
 
 /// A device that waits for news. When this is dropped it no longer does.
@@ -155,12 +168,13 @@ impl Rooms {
             return Err(error::forbidden("You share no room with this user"));
         }
         let name = self.storage().user_hash(user);
-        let short = snapshot
-            .multi_get(&schema::USER_BY_NAME, &[name])
-            .await?
-            .pop()
-            .flatten();
-        let Some(short) = short.map(|row| row.value) else {
+        let short = if user.server_name() == self.server_name() {
+            let rows = snapshot.multi_get(&schema::USER_BY_NAME, &[name]).await?;
+            rows.into_iter().flatten().next().map(|row| row.value)
+        } else {
+            Some(far_away(name))
+        };
+        let Some(short) = short else {
             return Ok(nothing());
         };
         if let Some(found) = self.presence().0.lock().people.find(short, now) {
@@ -187,8 +201,9 @@ impl Rooms {
         people.events(&users, now)
     }
 
-    /// Those of some users that are of this server and joined to the room named with them; one round trip.
-    pub async fn local_members(
+    /// Those of some users that are joined to the room named with them, by what presence knows them by; one
+    /// round trip.
+    pub async fn present_members(
         &self,
         snapshot: &Snapshot,
         members: &[(ShortRoomId, Generation, &UserId)],
@@ -209,11 +224,77 @@ impl Rooms {
         let joined = reads.get_all(&schema::MEMBER_BY_ROOM, &keys);
         let answers = snapshot.read(&reads).await?;
         let (shorts, joined) = (answers.all(&shorts)?, answers.all(&joined)?);
-        let both = shorts.into_iter().zip(joined);
+        let both = members.iter().zip(&hashes).zip(shorts).zip(joined);
         Ok(both
-            .filter_map(|(short, joined)| joined.and(short))
-            .map(|short| short.value)
+            .filter_map(|((((.., user), hash), short), joined)| {
+                joined?;
+                match user.server_name() == self.server_name() {
+                    true => short.map(|short| short.value),
+                    false => Some(far_away(*hash)),
+                }
+            })
             .collect())
+    }
+
+    /// How somebody of ours is, and who they are; none if nothing is known of them.
+    pub async fn presence_to_tell(
+        &self,
+        user: ShortUserId,
+    ) -> error::Result<Option<(OwnedUserId, PresenceNow)>> {
+        let found = {
+            let state = self.presence().0.lock();
+            if state.off {
+                return Ok(None);
+            }
+            state.people.find(user, self.now())
+        };
+        let user_id = self.user_id(user).await?;
+        Ok(user_id.zip(found))
+    }
+
+    /// Another server says how somebody of it is. Of whom nobody of ours shares a room with nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn receive_presence(&self, user: &UserId, said: RemotePresence) -> error::Result<()> {
+        if self.presence().0.lock().off {
+            return Ok(());
+        }
+        let hash = self.storage().user_hash(user);
+        let snapshot = self.snapshot().await?;
+        if joined_far(&snapshot, hash).await?.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        let far = Far {
+            presence: said.presence,
+            currently_active: said.currently_active,
+            said_ts: now,
+        };
+        let kept = Kept {
+            status_msg: said.status_msg.filter(|text| text.len() <= STATUS_MAX),
+            active_ts: now.saturating_sub(said.last_active_ago),
+        };
+        let short = far_away(hash);
+        let (changed, watch) = {
+            let mut state = self.presence().0.lock();
+            let changed = state.people.is_far(short, user, far, kept);
+            let watch = !std::mem::replace(&mut state.timed, true);
+            (changed, watch)
+        };
+        self.watch_presence_if(watch);
+        if changed {
+            self.tell_presence(short).await?;
+        }
+        Ok(())
+    }
+
+    fn watch_presence_if(&self, watch: bool) {
+        if watch {
+            let rooms = self.clone();
+            tokio::spawn(async move { rooms.watch_presence().await });
+        }
     }
 
     async fn device_does(&self, viewer: &Viewer, does: Does) -> error::Result<()> {
@@ -237,10 +318,7 @@ impl Rooms {
             let watch = !std::mem::replace(&mut state.timed, true);
             (changed, watch)
         };
-        if watch {
-            let rooms = self.clone();
-            tokio::spawn(async move { rooms.watch_presence().await });
-        }
+        self.watch_presence_if(watch);
         if changed {
             self.tell_presence(viewer.short).await?;
         }
@@ -285,7 +363,11 @@ impl Rooms {
     /// Lists a change in the rooms of its user, and wakes who is there.
     async fn tell_presence(&self, user: ShortUserId) -> error::Result<()> {
         let snapshot = self.snapshot().await?;
-        let rooms: Vec<_> = joined(&snapshot, user, ROOMS_MAX).await?;
+        let far = self.presence().0.lock().people.far_user(user);
+        let rooms = match &far {
+            None => joined(&snapshot, user, ROOMS_MAX).await?,
+            Some(far) => joined_far(&snapshot, self.storage().user_hash(far)).await?,
+        };
         let mut topics: Vec<_> = rooms.iter().map(|room| Topic::Room(*room)).collect();
         topics.push(Topic::User(user));
         {
@@ -294,13 +376,20 @@ impl Rooms {
             state.people.list(user, rooms, serial, self.now());
         }
         self.storage().wake(&topics);
+        if far.is_none() {
+            self.0.doings.tell(Doing::IsThere(user));
+        }
         Ok(())
     }
 
     /// Writes down what is to outlive the process.
     async fn keep(&self, user: ShortUserId) -> error::Result<()> {
         let now = self.now();
-        let found = self.presence().0.lock().people.find(user, now);
+        let found = {
+            let people = &self.presence().0.lock().people;
+            let near = people.far_user(user).is_none();
+            people.find(user, now).filter(|_| near)
+        };
         let Some(found) = found else { return Ok(()) };
         let row = PresenceRow {
             status_msg: found.status_msg,
@@ -350,6 +439,31 @@ async fn joined(
         .flatten()
         .filter(|(_, row)| row.value.value.membership == Membership::Join);
     Ok(joined.map(|((_, room), _)| room).take(max).collect())
+}
+
+/// The rooms that somebody of another server is in, by the hash of their id.
+async fn joined_far(snapshot: &Snapshot, user: NameHash) -> error::Result<Vec<ShortRoomId>> {
+    let range = Range::prefix(&(user,)).limit(ROOMS_MAX);
+    let rows = snapshot
+        .multi_range(&schema::ROOM_BY_REMOTE_USER, &[range])
+        .await?;
+    Ok(rows
+        .into_iter()
+        .flatten()
+        .map(|((_, room), _)| room)
+        .collect())
+}
+
+/// What somebody of another server is known by in memory: a piece of the hash of their id, as random as the
+/// short ids of people of ours.
+pub(crate) fn far_away(user: NameHash) -> ShortUserId {
+    let mut short = ShortUserId([0; 8]);
+    short
+        .0
+        .iter_mut()
+        .zip(user.0)
+        .for_each(|(to, from)| *to = from);
+    short
 }
 
 /// What is written down of somebody.

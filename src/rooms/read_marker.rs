@@ -23,7 +23,7 @@ use storage::{
 };
 
 use crate::{
-    Room, Rooms, Viewer,
+    Doing, Room, Rooms, Viewer,
     receipts::{ReadEvent, ReadEvents, thread_hash},
     unread::SCOPES_MAX,
 };
@@ -83,12 +83,29 @@ impl Rooms {
                 return Ok(());
             };
             match self.storage().commit(batch).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.tell_receipts(room, reader, wish);
+                    return Ok(());
+                }
                 Err(CommitError::Conflict(_) | CommitError::Unknown | CommitError::TooOld) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(error::internal("receipts of one user change too fast"))
+    }
+
+    /// Tells of what others may know of it; those who have it already are told the same once more.
+    fn tell_receipts(&self, room: &Room, reader: &Viewer, wish: &ReadUpTo) {
+        let public = wish.receipts.iter();
+        for receipt in public.filter(|receipt| receipt.kind == ReceiptKind::Read) {
+            self.0.doings.tell(Doing::Reads {
+                room: room.short,
+                user: reader.user_id.clone(),
+                event_id: receipt.event_id.clone(),
+                thread: receipt.thread.as_str().map(ToOwned::to_owned),
+                ts: self.now(),
+            });
+        }
     }
 }
 

@@ -12,15 +12,20 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 use storage::{Clock, ShortRoomId, Storage, Topic};
 
-use crate::Room;
+use crate::{
+    Parts, Room,
+    doings::{Doing, Doings},
+};
 
 /// Nobody types for longer without saying so again.
 const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 /// So many people of a room are told apart; who types beside them is not shown.
 const TYPERS_MAX: usize = 100;
+/// Other servers take somebody for silent who is not said to type again within a minute; in milliseconds.
+const TOLD_AGAIN: u64 = 40_000;
 /// So many rooms are remembered; those in which nobody types any more are forgotten first.
 const ROOMS_MAX: usize = 50_000;
 
@@ -49,7 +54,9 @@ pub struct Typing(Arc<Inner>);
 struct Inner {
     storage: Storage,
     clock: Clock,
+    server_name: OwnedServerName,
     serials: Serials,
+    doings: Doings,
     state: Mutex<State>,
 }
 
@@ -60,13 +67,23 @@ struct State {
     forgotten: u64,
 }
 
-/// Who types in a room, in the order in which they began, and until when (milliseconds since 1970).
+/// Who types in a room, in the order in which they began.
 #[derive(Debug, Default)]
 struct InRoom {
     serial: u64,
-    typers: Vec<(OwnedUserId, u64)>,
+    typers: Vec<Typer>,
     /// Somebody waits for the time at which the next one falls silent.
     timed: bool,
+}
+
+/// Somebody who types.
+#[derive(Debug)]
+struct Typer {
+    user: OwnedUserId,
+    /// Until when, in milliseconds since 1970 as all here.
+    until: u64,
+    /// When other servers were last told.
+    told_ts: u64,
 }
 
 /// Who is typing in a room now.
@@ -79,11 +96,13 @@ pub struct TypingNow {
 }
 
 impl Typing {
-    pub(crate) fn new(storage: &Storage, clock: &Clock, serials: &Serials) -> Self {
+    pub(crate) fn new(parts: &Parts, serials: &Serials, doings: &Doings) -> Self {
         Self(Arc::new(Inner {
-            storage: storage.clone(),
-            clock: clock.clone(),
+            storage: parts.storage.clone(),
+            clock: parts.clock.clone(),
+            server_name: parts.server_name.clone(),
             serials: serials.clone(),
+            doings: doings.clone(),
             state: Mutex::default(),
         }))
     }
@@ -100,11 +119,16 @@ impl Typing {
             let Some(in_room) = state.rooms.get_mut(&room.short) else {
                 return;
             };
-            let mut changed = in_room.expire(now);
+            let silent = in_room.expire(now);
+            let mut changed = !silent.is_empty();
+            self.fell_silent(room.short, silent);
             changed |= match timeout {
                 Some(timeout) => in_room.start(user, until(now, timeout)),
                 None => in_room.stop(user),
             };
+            if let Some(typing) = in_room.word_of(user, timeout.is_some(), changed, now) {
+                self.tell(room.short, user.to_owned(), typing);
+            }
             if changed {
                 in_room.serial = self.0.serials.next();
             }
@@ -133,16 +157,29 @@ impl Typing {
                 users: Vec::new(),
             };
         };
-        if in_room.expire(now) {
+        let silent = in_room.expire(now);
+        if !silent.is_empty() {
             in_room.serial = self.0.serials.next();
+            self.fell_silent(room, silent);
         }
+        let users = in_room.typers.iter().map(|typer| typer.user.clone());
         TypingNow {
             serial: in_room.serial,
-            users: in_room
-                .typers
-                .iter()
-                .map(|(user, _)| user.clone())
-                .collect(),
+            users: users.collect(),
+        }
+    }
+
+    fn fell_silent(&self, room: ShortRoomId, users: Vec<OwnedUserId>) {
+        for user in users {
+            self.tell(room, user, false);
+        }
+    }
+
+    /// Other servers are told of people of this one.
+    fn tell(&self, room: ShortRoomId, user: OwnedUserId, typing: bool) {
+        if user.server_name() == self.0.server_name {
+            let doing = Doing::Types { room, user, typing };
+            self.0.doings.tell(doing);
         }
     }
 
@@ -170,11 +207,13 @@ impl Typing {
         let (changed, next) = {
             let mut state = self.0.state.lock();
             let in_room = state.rooms.get_mut(&room)?;
-            let changed = in_room.expire(now);
+            let silent = in_room.expire(now);
+            let changed = !silent.is_empty();
             if changed {
                 in_room.serial = self.0.serials.next();
+                self.fell_silent(room, silent);
             }
-            let next = in_room.typers.iter().map(|(_, until)| *until).min();
+            let next = in_room.typers.iter().map(|typer| typer.until).min();
             in_room.timed = next.is_some();
             (changed, next)
         };
@@ -213,27 +252,44 @@ impl State {
 
 impl InRoom {
     fn start(&mut self, user: &UserId, until: u64) -> bool {
-        if let Some((_, old)) = self.typers.iter_mut().find(|(other, _)| other == user) {
-            *old = until;
+        if let Some(typer) = self.typers.iter_mut().find(|typer| typer.user == user) {
+            typer.until = until;
             return false;
         }
         let space = self.typers.len() < TYPERS_MAX;
         if space {
-            self.typers.push((user.to_owned(), until));
+            self.typers.push(Typer {
+                user: user.to_owned(),
+                until,
+                told_ts: 0,
+            });
         }
         space
     }
 
     fn stop(&mut self, user: &UserId) -> bool {
         let before = self.typers.len();
-        self.typers.retain(|(other, _)| other != user);
+        self.typers.retain(|typer| typer.user != user);
         self.typers.len() < before
     }
 
-    fn expire(&mut self, now: u64) -> bool {
-        let before = self.typers.len();
-        self.typers.retain(|(_, until)| *until > now);
-        self.typers.len() < before
+    /// Takes out who has fallen silent.
+    fn expire(&mut self, now: u64) -> Vec<OwnedUserId> {
+        let silent = self.typers.extract_if(.., |typer| typer.until <= now);
+        silent.map(|typer| typer.user).collect()
+    }
+
+    /// What other servers are to be told of somebody who began to type, went on or ceased to.
+    fn word_of(&mut self, user: &UserId, types: bool, changed: bool, now: u64) -> Option<bool> {
+        if !types {
+            return changed.then_some(false);
+        }
+        let typer = self.typers.iter_mut().find(|typer| typer.user == user)?;
+        if typer.told_ts > 0 && typer.told_ts + TOLD_AGAIN > now {
+            return None;
+        }
+        typer.told_ts = now;
+        Some(true)
     }
 }
 
@@ -259,7 +315,12 @@ mod tests {
 
     fn world() -> World {
         let (storage, clock) = (Storage::model(), Clock::standing_at(1_000_000));
-        let typing = Typing::new(&storage, &clock, &Serials::default());
+        let rooms = crate::tests::rooms(storage.clone());
+        let parts = Parts {
+            clock: clock.clone(),
+            ..rooms.parts().clone()
+        };
+        let typing = Typing::new(&parts, &Serials::default(), &Doings::default());
         World {
             storage,
             clock,

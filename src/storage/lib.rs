@@ -88,6 +88,8 @@ pub enum Topic {
     Jobs,
     /// An event was left to be sent later.
     DelayedEvents,
+    /// Something was left for another server.
+    Destinations,
 }
 
 /// A batch that was not written, or of which that is not known.

@@ -10,6 +10,7 @@ mod federation;
 mod keys;
 mod media;
 mod moderation;
+mod outbox;
 mod place;
 mod probe;
 mod receiving;
@@ -26,6 +27,7 @@ pub use self::{
     keys::*,
     media::*,
     moderation::*,
+    outbox::*,
     place::Place,
     probe::*,
     receiving::*,
@@ -57,6 +59,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         KEY_TABLES,
         MEDIA_TABLES,
         MODERATION_TABLES,
+        OUTBOX_TABLES,
         DIRECTORY_TABLES,
         DELAYED_TABLES,
         SUBSCRIPTION_TABLES,

@@ -37,12 +37,11 @@ impl Reading<'_> {
                     ))
                 })
             })
-            .filter(|(.., user)| user.server_name() == self.rooms().server_name())
             .collect();
         let newcomers = if met.is_empty() {
             BTreeSet::new()
         } else {
-            self.rooms().local_members(self.snapshot, &met).await?
+            self.rooms().present_members(self.snapshot, &met).await?
         };
         self.rooms().presence_news(&PresenceNews {
             rooms: &changes.joined,

@@ -10,6 +10,8 @@
 mod backup;
 mod claim;
 mod cross_signing;
+mod foreign;
+mod published;
 mod query;
 mod signatures;
 mod signed;
@@ -29,6 +31,8 @@ pub use self::{
     backup::{Backup, BackupKey, BackupKeys, BackupScope, BackupState},
     claim::ClaimedKeys,
     cross_signing::CrossSigningUpload,
+    foreign::{foreign_device_keys, foreign_master_key, foreign_self_signing_key},
+    published::{DeviceNews, PublishedDevices, publish_devices},
     query::UserKeys,
     signatures::Failures as SignatureFailures,
     upload::KeyUpload,

@@ -62,7 +62,8 @@ pub use self::{
     invites::{InvitePermissions, Invites},
     keys::{
         Backup, BackupKey, BackupKeys, BackupScope, BackupState, ClaimedKeys, CrossSigningUpload,
-        KeyUpload, SignatureFailures, UserKeys,
+        DeviceNews, KeyUpload, PublishedDevices, SignatureFailures, UserKeys, foreign_device_keys,
+        foreign_master_key, foreign_self_signing_key, publish_devices,
     },
     limiter::{Limiter, network_of},
     login::{LoggedIn, NewDevice},

@@ -5,6 +5,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging
 
+mod elsewhere;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use error::Result;
@@ -18,7 +20,8 @@ use storage::{
     schema::{DEVICE_BY_USER, DeviceRow, MESSAGE_BY_DEVICE, USER_BY_NAME},
 };
 
-use crate::{Requester, Users};
+use self::elsewhere::Parcel;
+use crate::Users;
 
 /// How many devices one request may send to.
 const MAX_DEVICES: usize = 10_000;
@@ -26,7 +29,7 @@ const MAX_DEVICES: usize = 10_000;
 const MAX_TYPE: usize = 255;
 const MAX_CONTENT: usize = 65_536;
 /// When a batch is full, in bytes: enough is left for one more message.
-const FULL: usize = storage::MAX_BATCH - 2 * MAX_CONTENT;
+const FULL: usize = storage::MAX_BATCH - 3 * MAX_CONTENT;
 /// How many messages are removed at once.
 const REMOVED_AT_ONCE: usize = 1_000;
 
@@ -43,42 +46,60 @@ struct Message<'a> {
     content: &'a Raw<AnyToDeviceEventContent>,
 }
 
-/// One message, and the device it is for.
-struct Outgoing {
-    key: (ShortUserId, NameHash),
-    device: Found<DeviceRow>,
-    json: String,
+/// What is sent, from whom, once for a once key.
+struct Sending<'a> {
+    sender: &'a UserId,
+    event_type: &'a str,
+    messages: &'a Messages,
+    once: OnceKey,
+}
+
+/// One thing to be put into a queue.
+enum Outgoing {
+    /// A message, for the device whose row this is.
+    Here(Found<DeviceRow>, String),
+    /// Messages for devices of another server.
+    Elsewhere(Parcel),
+}
+
+/// What tells the things of one request apart: the device, and whether all of its user's were meant; the
+/// server and the number of the parcel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Address {
+    Here(ShortUserId, NameHash, bool),
+    Elsewhere(NameHash, u32),
 }
 
 impl Users {
-    /// Puts messages into the queues of devices of this server, once for a once key. Users and devices that
-    /// are not there are left out.
+    /// Puts messages into the queues of devices, once for a once key: those of this server, and for those of
+    /// other servers what these are to be sent. Users and devices that are not there are left out.
     ///
     /// # Errors
     ///
     /// 400 `M_INVALID_PARAM` for too many devices or an endless type, 413 for endless messages.
     pub async fn send_to_devices(
         &self,
-        sender: &Requester,
+        sender: &UserId,
         event_type: &str,
         messages: &Messages,
         once: OnceKey,
     ) -> Result<()> {
         check(event_type, messages)?;
+        let sending = Sending {
+            sender,
+            event_type,
+            messages,
+            once,
+        };
         let mut writer = self.unlocked_writer();
         let mut part = 0;
         let mut done = BTreeSet::new();
         loop {
             let snapshot = writer.snapshot().await?;
-            let outgoing = self
-                .outgoing(&snapshot, sender, event_type, messages)
-                .await?;
-            let left: Vec<_> = outgoing
-                .into_iter()
-                .filter(|message| !done.contains(&message.key))
-                .collect();
-            let (batch, keys) = self.batch_of(&left, once, part);
-            let whole = keys.len() == left.len();
+            let mut left = self.outgoing(&snapshot, &sending).await?;
+            left.retain(|address, _| !done.contains(address));
+            let (batch, put) = self.batch_of(&left, once, part);
+            let whole = put.len() == left.len();
             if !writer.commit_once(batch).await? {
                 continue;
             }
@@ -86,20 +107,20 @@ impl Users {
                 return Ok(());
             }
             // More than one batch takes: each is a part with a once key of its own.
-            done.extend(keys);
+            done.extend(put);
             part += 1;
         }
     }
 
-    /// As many messages as fit, and for whom they are.
+    /// As many as fit, and which these are.
     fn batch_of(
         &self,
-        outgoing: &[Outgoing],
+        outgoing: &BTreeMap<Address, Outgoing>,
         once: OnceKey,
         part: u32,
-    ) -> (Batch, Vec<(ShortUserId, NameHash)>) {
+    ) -> (Batch, Vec<Address>) {
         let mut batch = Batch::new();
-        let mut keys = Vec::new();
+        let mut put = Vec::new();
         let name = match part {
             0 => once.name,
             part => {
@@ -108,42 +129,51 @@ impl Users {
             }
         };
         batch.once(OnceKey { name, ..once }, Vec::new());
-        for (index, message) in (0..u16::MAX).zip(outgoing) {
+        for (index, (address, outgoing)) in (0..u16::MAX).zip(outgoing) {
             if batch.len_bytes() > FULL {
                 break;
             }
-            let (user, device) = message.key;
-            // A device that goes meanwhile takes its queue along.
-            batch.expect_equals(&DEVICE_BY_USER, &message.key, &message.device.raw);
-            let place = (user, device, Position::pending(index));
-            batch.put(&MESSAGE_BY_DEVICE, &place, &message.json);
-            batch.wake(Topic::User(user));
-            keys.push(message.key);
+            match (*address, outgoing) {
+                (Address::Here(user, device, _), Outgoing::Here(row, json)) => {
+                    // A device that goes meanwhile takes its queue along.
+                    batch.expect_equals(&DEVICE_BY_USER, &(user, device), &row.raw);
+                    let place = (user, device, Position::pending(index));
+                    batch.put(&MESSAGE_BY_DEVICE, &place, json);
+                    batch.wake(Topic::User(user));
+                }
+                (Address::Elsewhere(server, _), Outgoing::Elsewhere(parcel)) => {
+                    parcel.put(&mut batch, server, index);
+                }
+                _ => {}
+            }
+            put.push(*address);
         }
-        (batch, keys)
+        (batch, put)
     }
 
     async fn outgoing(
         &self,
         snapshot: &Snapshot,
-        sender: &Requester,
-        event_type: &str,
-        messages: &Messages,
-    ) -> Result<Vec<Outgoing>> {
-        let names: Vec<_> = messages
-            .keys()
-            .map(|user| self.0.storage.user_hash(user))
+        sending: &Sending<'_>,
+    ) -> Result<BTreeMap<Address, Outgoing>> {
+        let ours = self.server_name();
+        let here = || {
+            let all = sending.messages.iter();
+            all.filter(|(user, _)| user.server_name() == ours)
+        };
+        let names: Vec<_> = here()
+            .map(|(user, _)| self.0.storage.user_hash(user))
             .collect();
         let shorts = snapshot.multi_get(&USER_BY_NAME, &names).await?;
         let mut reads = Reads::new();
         let mut asked = Vec::new();
-        for (devices, short) in messages.values().zip(shorts) {
+        for ((_, devices), short) in here().zip(shorts) {
             let Some(short) = short else { continue };
             let all = reads.range(&DEVICE_BY_USER, &Range::prefix(&(short.value,)));
             asked.push((devices, all));
         }
         let answers = snapshot.read(&reads).await?;
-        let mut outgoing = Vec::new();
+        let mut outgoing = BTreeMap::new();
         for (wanted, devices) in asked {
             let devices: HashMap<_, _> = answers
                 .rows(&devices)?
@@ -152,8 +182,8 @@ impl Users {
                 .collect();
             for (device, content) in wanted {
                 let message = Message {
-                    event_type,
-                    sender: &sender.user_id,
+                    event_type: sending.event_type,
+                    sender: sending.sender,
                     content,
                 };
                 let json = serde_json::to_string(&message).map_err(error::internal)?;
@@ -163,14 +193,17 @@ impl Users {
                     }
                     DeviceIdOrAllDevices::AllDevices => devices.values().collect(),
                 };
-                outgoing.extend(to.into_iter().map(|(key, row)| Outgoing {
-                    key: *key,
-                    device: row.clone(),
-                    json: json.clone(),
+                let all = *device == DeviceIdOrAllDevices::AllDevices;
+                outgoing.extend(to.into_iter().map(|((user, device), row)| {
+                    let address = Address::Here(*user, *device, all);
+                    (address, Outgoing::Here(row.clone(), json.clone()))
                 }));
             }
         }
-        outgoing.sort_by_key(|message| message.key);
+        for (server, number, parcel) in self.parcels(sending)? {
+            let address = Address::Elsewhere(server, number);
+            outgoing.insert(address, Outgoing::Elsewhere(parcel));
+        }
         Ok(outgoing)
     }
 

@@ -18,8 +18,9 @@ const ARROWS: &str = "
     media: config error pdu storage federation users rooms
     sync: config error pdu storage federation users rooms
     search: config error pdu storage federation users rooms
-    api: config error pdu storage federation users rooms media sync search
-    chapar: config error pdu storage federation users rooms media sync search api
+    outbox: config error pdu storage federation users rooms
+    api: config error pdu storage federation users rooms media sync search outbox
+    chapar: config error pdu storage federation users rooms media sync search outbox api
 ";
 
 /// [`ARROWS`], read.

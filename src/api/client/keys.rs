@@ -1,6 +1,6 @@
 //! Keys of devices and people, for end-to-end encryption.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use error::Result;
 use ruma::{
@@ -12,15 +12,20 @@ use ruma::{
     },
     serde::Raw,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{json, value::RawValue};
 use sync::Token;
 use users::{CrossSigningUpload, KeyUpload};
 
 use super::reading::viewer;
-use crate::{Call, Server};
+use crate::{
+    Call, Server,
+    remote_devices::{fetch_claims, fetch_keys},
+};
 
 /// The most users whose keys are asked for in one request.
 const USERS: usize = 10_000;
+/// How long other servers are waited for, if the client does not say.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// [`POST /keys/upload`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload).
 pub(super) async fn upload_keys(
@@ -49,19 +54,29 @@ pub(super) async fn get_keys(
             "The keys of at most {USERS} users can be asked for at once"
         )));
     }
-    let found = server
-        .users
-        .query_keys(Some(&call.caller), &call.device_keys)
-        .await?;
+    let timeout = call.timeout.unwrap_or(TIMEOUT);
+    let caller = Some(&*call.caller);
+    let (found, elsewhere) = tokio::try_join!(
+        server.users.query_keys(caller, &call.device_keys),
+        fetch_keys(&server, &call.device_keys, timeout),
+    )?;
+    let (mut elsewhere, failures) = elsewhere;
+    let people: Vec<_> = elsewhere.keys().cloned().collect();
+    let signed = server.users.signatures_of_others(&call.caller, &people);
+    for (user, signature) in signed.await? {
+        if let Some(keys) = elsewhere.get_mut(&user) {
+            keys.add_signature(&call.caller.user_id, &signature)?;
+        }
+    }
     let mut response = get_keys::v3::Response::new();
-    response.failures = failures(&server, call.device_keys.keys());
+    response.failures = failures;
     for user in call.device_keys.keys() {
         if user.server_name() == server.users.server_name() {
             // Who has no devices, or no account, is answered for too.
             response.device_keys.entry(user.clone()).or_default();
         }
     }
-    for (user, keys) in found {
+    for (user, keys) in found.into_iter().chain(elsewhere) {
         let devices = keys
             .devices
             .into_iter()
@@ -85,9 +100,11 @@ pub(super) async fn claim_keys(
     server: Server,
     call: Call<claim_keys::v3::Request>,
 ) -> Result<claim_keys::v3::Response> {
+    let timeout = call.timeout.unwrap_or(TIMEOUT);
     let claimed = server.users.claim_keys(&call.one_time_keys).await?;
+    let (elsewhere, failures) = fetch_claims(&server, &call.one_time_keys, timeout).await;
     let mut one_time_keys = BTreeMap::new();
-    for (user, devices) in claimed {
+    for (user, devices) in claimed.into_iter().chain(elsewhere) {
         let mut keys = BTreeMap::new();
         for (device, (key_id, key)) in devices {
             let key_id = OneTimeKeyId::parse(key_id).map_err(error::internal)?;
@@ -96,7 +113,7 @@ pub(super) async fn claim_keys(
         one_time_keys.insert(user, keys);
     }
     let mut response = claim_keys::v3::Response::new(one_time_keys);
-    response.failures = failures(&server, call.one_time_keys.keys());
+    response.failures = failures;
     Ok(response)
 }
 
@@ -177,22 +194,4 @@ pub(super) async fn upload_signatures(
         }
     }
     Ok(response)
-}
-
-/// The servers of users that were not asked: this one asks no others yet.
-fn failures<'a>(
-    server: &Server,
-    users: impl Iterator<Item = &'a OwnedUserId>,
-) -> BTreeMap<String, Value> {
-    users
-        .map(|user| user.server_name())
-        .filter(|name| *name != server.users.server_name())
-        .map(|name| {
-            let failure = json!({
-                "errcode": "M_UNREACHABLE",
-                "error": "This server does not talk to others",
-            });
-            (name.to_string(), failure)
-        })
-        .collect()
 }

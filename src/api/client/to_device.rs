@@ -16,7 +16,7 @@ pub(super) async fn send_event_to_device(
     let (once, _) = transaction(&server, &call.caller, &action, &call.txn_id)?;
     server
         .users
-        .send_to_devices(&call.caller, &event_type, &call.messages, once)
+        .send_to_devices(&call.caller.user_id, &event_type, &call.messages, once)
         .await?;
     Ok(send_event_to_device::v3::Response::new())
 }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId, events::StateEventType};
-use storage::schema::{self, MemberRow, Membership};
+use storage::{
+    NameHash,
+    schema::{self, MemberRow, Membership, RemoteRoomRow},
+};
 
 use super::Writing;
 use crate::{
     StoredEvent,
+    presence::far_away,
     writer::{Entry, Judged},
 };
 
@@ -43,9 +47,40 @@ impl Writing<'_> {
             self.batch
                 .put(&schema::MEMBER_BY_SERVER, &server_key, &event.number);
         }
+        self.remote_member(&user, old, new);
         self.count_members(user.server_name().to_owned(), old, new);
         if let Some(event) = &entry.after {
             self.local_member(&user, event, old, new);
+        }
+    }
+
+    /// A changed membership of a person of another server: in which rooms they are.
+    fn remote_member(&mut self, user: &UserId, old: Option<Membership>, new: Option<Membership>) {
+        if user.server_name() == self.working.server_name {
+            return;
+        }
+        let key = (self.storage.user_hash(user), self.short());
+        let join = Some(Membership::Join);
+        if new == join && old != join {
+            let row = RemoteRoomRow::default();
+            self.batch
+                .put_stamped(&schema::ROOM_BY_REMOTE_USER, &key, self.index, row);
+            self.working.moved.push((far_away(key.0), true));
+        } else if old == join && new != join {
+            self.batch.delete(&schema::ROOM_BY_REMOTE_USER, &key);
+            self.working.moved.push((far_away(key.0), false));
+        }
+    }
+
+    /// Somebody of ours is in the room newly, or nobody any more.
+    pub(super) fn our_presence(&mut self, present: bool) {
+        let key = (NameHash::NONE, self.short());
+        if present {
+            let row = RemoteRoomRow::default();
+            self.batch
+                .put_stamped(&schema::ROOM_BY_REMOTE_USER, &key, self.index, row);
+        } else {
+            self.batch.delete(&schema::ROOM_BY_REMOTE_USER, &key);
         }
     }
 
@@ -84,21 +119,27 @@ impl Writing<'_> {
             self.storage.server_hash(&server),
         );
         let name = server.to_string();
+        let ours = server == self.working.server_name;
         let row = self
             .working
             .servers
             .entry(server)
             .or_insert_with(|| schema::ServerRow { name, joined: 0 });
+        let before = row.joined;
         row.joined = row.joined.saturating_add_signed(joined);
-        if row.joined == 0 {
+        let after = row.joined;
+        if after == 0 {
             self.batch.delete(&schema::SERVER_BY_ROOM, &key);
         } else {
             self.batch.put(&schema::SERVER_BY_ROOM, &key, row);
         }
+        if ours && (before == 0) != (after == 0) {
+            self.our_presence(after > 0);
+        }
     }
 
     /// The servers that must hear of an event though none of their people may be joined after it: that
-    /// of the person whom it concerns.
+    /// of the person whom it concerns. Who is invited hears of it in another way, before it is accepted.
     pub(super) fn servers_to_tell(&self, judged: &Judged) -> Vec<String> {
         let own = &self.working.server_name;
         judged
@@ -106,6 +147,10 @@ impl Writing<'_> {
             .entries
             .iter()
             .filter(|entry| entry.key.0 == StateEventType::RoomMember)
+            .filter(|entry| {
+                let after = entry.after.as_ref().map(|event| event.member());
+                after.and_then(|member| member.membership) != Some(Membership::Invite)
+            })
             .filter_map(|entry| UserId::parse(&entry.key.1).ok())
             .filter(|user| user.server_name() != own)
             .map(|user| user.server_name().to_string())

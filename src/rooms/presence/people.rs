@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ruma::{OwnedUserId, presence::PresenceState};
+use ruma::{OwnedUserId, UserId, presence::PresenceState};
 use serde_json::{Value, json, value::RawValue};
 use storage::{NameHash, ShortRoomId, ShortUserId};
 
@@ -20,6 +20,12 @@ const FORGOTTEN_AFTER: u64 = 24 * 60 * 60 * 1000;
 const PEOPLE_MAX: usize = 100_000;
 /// Devices of one person that are told apart.
 const DEVICES_MAX: usize = 32;
+/// People of other servers that are told apart.
+const FAR_MAX: usize = 50_000;
+/// Other servers take somebody for offline of whom they hear nothing for half an hour: they are told before.
+const TOLD_AGAIN: u64 = 25 * 60 * 1000;
+/// So do we.
+const FAR_FOR: u64 = 30 * 60 * 1000;
 /// So many rooms are told of a change of one person.
 pub(super) const ROOMS_MAX: usize = 1_000;
 
@@ -27,6 +33,8 @@ pub(super) const ROOMS_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct People {
     people: HashMap<ShortUserId, Person>,
+    /// How many of them are of other servers.
+    far: usize,
     /// When to look at people again.
     due: BTreeSet<(u64, ShortUserId)>,
     /// The latest change of each person, by its serial.
@@ -42,6 +50,8 @@ struct Person {
     status_msg: Option<String>,
     /// When they last did something.
     active_ts: u64,
+    /// For somebody of another server: what it says of them.
+    far: Option<Far>,
     /// What others were told.
     told: Told,
     /// When that changed: serial and time.
@@ -49,6 +59,15 @@ struct Person {
     changed_ts: u64,
     rooms: Vec<ShortRoomId>,
     due: u64,
+}
+
+/// What another server says of somebody.
+#[derive(Clone, Debug)]
+pub(super) struct Far {
+    pub(super) presence: PresenceState,
+    pub(super) currently_active: bool,
+    /// When it said so.
+    pub(super) said_ts: u64,
 }
 
 /// A device of somebody.
@@ -115,6 +134,7 @@ impl Person {
         Self {
             user_id,
             devices: HashMap::new(),
+            far: None,
             told: Told {
                 status_msg: kept.status_msg.clone(),
                 ..Told::default()
@@ -172,6 +192,12 @@ impl Person {
     }
 
     fn presence(&self, now: u64) -> PresenceState {
+        if let Some(far) = &self.far {
+            return match far.said_ts + FAR_FOR > now {
+                true => far.presence.clone(),
+                false => PresenceState::Offline,
+            };
+        }
         let here = self.devices.values().filter(|device| device.is_here(now));
         let mut presence = PresenceState::Offline;
         for device in here {
@@ -187,9 +213,12 @@ impl Person {
 
     fn now(&self, now: u64) -> PresenceNow {
         let presence = self.presence(now);
+        let active = match &self.far {
+            Some(far) => far.currently_active,
+            None => self.active_ts + ACTIVE_FOR > now,
+        };
         PresenceNow {
-            currently_active: presence == PresenceState::Online
-                && self.active_ts + ACTIVE_FOR > now,
+            currently_active: presence == PresenceState::Online && active,
             presence,
             last_active_ago: (self.active_ts > 0).then(|| now.saturating_sub(self.active_ts)),
             status_msg: self.status_msg.clone(),
@@ -202,11 +231,16 @@ impl Person {
             let ends = device.seen_ts + OFFLINE_AFTER;
             (device.polls == 0 && device.is_here(now)).then_some(ends)
         });
-        let here = self.presence(now) == PresenceState::Online;
+        let presence = self.presence(now);
+        let (near, there) = (self.far.is_none(), presence != PresenceState::Offline);
+        let here = near && presence == PresenceState::Online;
         let idle = [self.active_ts + ACTIVE_FOR, self.active_ts + IDLE_AFTER];
         let idle = idle.into_iter().filter(|_| here);
+        let far = self.far.as_ref().map(|far| far.said_ts + FAR_FOR);
+        let again = (near && there).then_some(self.changed_ts + TOLD_AGAIN);
         let forgotten = self.changed_ts.max(self.active_ts) + FORGOTTEN_AFTER;
-        let all = ends.chain(idle).filter(|due| *due > now);
+        let all = ends.chain(idle).chain(far).chain(again);
+        let all = all.filter(|due| *due > now);
         all.min()
             .unwrap_or_else(|| forgotten.max(now + OFFLINE_AFTER))
     }
@@ -226,7 +260,7 @@ impl People {
 
     /// Takes somebody in. Not if there are too many already.
     pub(super) fn take_in(&mut self, who: &Viewer, kept: Kept) {
-        if self.people.len() < PEOPLE_MAX && !self.knows(who.short) {
+        if self.people.len() - self.far < PEOPLE_MAX && !self.knows(who.short) {
             let person = Person::new(who.user_id.clone(), kept);
             self.people.insert(who.short, person);
         }
@@ -239,6 +273,40 @@ impl People {
         };
         person.does(who.device, does, now);
         self.look(who.short, now)
+    }
+
+    /// Another server says how somebody of it is. Whether others have to be told.
+    pub(super) fn is_far(
+        &mut self,
+        user: ShortUserId,
+        user_id: &UserId,
+        far: Far,
+        said: Kept,
+    ) -> bool {
+        if !self.knows(user) {
+            if self.far >= FAR_MAX {
+                return false;
+            }
+            self.far += 1;
+            let person = Person::new(user_id.to_owned(), Kept::default());
+            self.people.insert(user, person);
+        }
+        let Some(person) = self.people.get_mut(&user) else {
+            return false;
+        };
+        if person.user_id != user_id {
+            return false;
+        }
+        let now = far.said_ts;
+        person.far = Some(far);
+        (person.status_msg, person.active_ts) = (said.status_msg, said.active_ts);
+        self.look(user, now)
+    }
+
+    /// For somebody of another server: who they are.
+    pub(super) fn far_user(&self, user: ShortUserId) -> Option<OwnedUserId> {
+        let person = self.people.get(&user)?;
+        person.far.as_ref().map(|_| person.user_id.clone())
     }
 
     /// A device stops waiting for news. Nothing follows from it at once, so that nobody has to be told.
@@ -277,7 +345,10 @@ impl People {
             currently_active: shown.currently_active,
             status_msg: shown.status_msg,
         };
-        let changed = told != person.told;
+        let again = person.far.is_none()
+            && told.presence != PresenceState::Offline
+            && person.changed_ts + TOLD_AGAIN <= now;
+        let changed = again || told != person.told;
         person.told = told;
         changed
     }
@@ -307,6 +378,7 @@ impl People {
 
     fn forget(&mut self, user: ShortUserId) {
         if let Some(person) = self.people.remove(&user) {
+            self.far -= usize::from(person.far.is_some());
             self.unlist(&person);
             self.due.remove(&(person.due, user));
         }

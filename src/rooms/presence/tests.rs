@@ -211,7 +211,7 @@ async fn newcomers_and_new_rooms_are_told_of_though_nothing_changed() {
     let members = [&world.bob, &eve].map(|who| (world.room.short, 0, &*who.user_id));
     let found = world
         .rooms
-        .local_members(&snapshot, &members)
+        .present_members(&snapshot, &members)
         .await
         .unwrap();
     assert_eq!(found, BTreeSet::from([world.bob.short]));

@@ -17,7 +17,9 @@ use ruma::{OwnedServerName, UserId, events::StateEventType};
 use serde::{Deserialize, Serialize};
 use storage::{
     Batch, NameHash, Range, Raw, ShortRoomId, Topic,
-    schema::{self, Generation, JobRow, MemberRow, Membership, ServerRow, Visibility},
+    schema::{
+        self, Generation, JobRow, MemberRow, Membership, RemoteRoomRow, ServerRow, Visibility,
+    },
 };
 
 use super::{judge::visibility_of, load::flat_key};
@@ -199,6 +201,13 @@ impl Writing<'_> {
         match membership {
             Membership::Join => {
                 self.written.joined += 1;
+                if user.server_name() != self.rooms.server_name() {
+                    // Whoever has left meanwhile keeps a row, which nobody relies on.
+                    let key = (user_hash, short);
+                    let row = RemoteRoomRow::default();
+                    self.batch
+                        .put_stamped(&schema::ROOM_BY_REMOTE_USER, &key, 0, row);
+                }
                 let name = user.server_name().to_string();
                 let row = self
                     .written

@@ -46,7 +46,7 @@ pub(crate) struct Working {
     pub(crate) graph: Graph,
     /// Answers of once keys.
     pub(crate) once: BTreeMap<NameHash, Vec<OwnedEventId>>,
-    /// People of ours who came into the room (`true`) or left it, in the batch that is being filled.
+    /// People who came into the room (`true`) or left it, in the batch that is being filled.
     pub(crate) moved: Vec<(ShortUserId, bool)>,
 }
 

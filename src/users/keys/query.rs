@@ -78,6 +78,55 @@ impl Users {
             .map(|asked| Ok((asked.user.clone(), asked.answer(&answers, viewer)?)))
             .collect()
     }
+
+    /// What somebody of ours signed of other people's master keys, for themselves alone; one round trip.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn signatures_of_others(
+        &self,
+        requester: &Requester,
+        others: &[OwnedUserId],
+    ) -> Result<Vec<(OwnedUserId, SignaturesRow)>> {
+        let keys: Vec<_> = others
+            .iter()
+            .map(|other| (requester.user, self.0.storage.user_hash(other)))
+            .collect();
+        let rows = self
+            .snapshot()
+            .await?
+            .multi_get(&SIGNATURES_BY_SIGNER, &keys)
+            .await?;
+        let signed = others.iter().zip(rows);
+        Ok(signed
+            .filter_map(|(other, row)| Some((other.clone(), row?.value)))
+            .collect())
+    }
+}
+
+impl UserKeys {
+    /// Adds what the asker signed of the master key, if it is still that one.
+    ///
+    /// # Errors
+    ///
+    /// Internal, if the key is none.
+    pub fn add_signature(&mut self, signer: &UserId, signed: &SignaturesRow) -> Result<()> {
+        let Some(master) = &self.master else {
+            return Ok(());
+        };
+        let mut key = Signed::stored(master.get())?;
+        if key
+            .verify_key(&format!("ed25519:{}", signed.public_key))
+            .is_some()
+        {
+            for (key_id, signature) in &signed.signatures {
+                key.add_signature(signer.as_str(), key_id, signature);
+            }
+            self.master = Some(key.to_json_with(Map::new())?);
+        }
+        Ok(())
+    }
 }
 
 impl Asked<'_> {

@@ -10,10 +10,11 @@ use pdu::VerifyKey;
 use ruma::{DeviceId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 use storage::{
-    Answers, Batch, Found, NameHash, Range, Reads, Slot,
+    Answers, Batch, Found, NameHash, Range, Reads, Slot, Stamped,
     schema::{
-        CROSS_SIGNING_KEY_BY_USER, CrossSigningKeyRow, DEVICE_KEYS_BY_USER, DeviceKeysRow, KeyUse,
-        SIGNATURES_BY_SIGNER, SignaturesRow, USER_BY_NAME, UserChange,
+        CROSS_SIGNING_KEY_BY_USER, CrossSigningKeyRow, DEVICE_KEYS_BY_USER, DEVICES_BY_REMOTE_USER,
+        DeviceKeysRow, KeyUse, RemoteDevicesRow, SIGNATURES_BY_SIGNER, SignaturesRow, USER_BY_NAME,
+        UserChange,
     },
 };
 
@@ -39,8 +40,35 @@ struct Own {
 struct Other<'a> {
     user: &'a OwnedUserId,
     name: NameHash,
-    master: Slot<Option<Found<CrossSigningKeyRow>>>,
+    master: Master,
     mine: Slot<Option<Found<SignaturesRow>>>,
+}
+
+/// Where somebody's master key will be found.
+enum Master {
+    /// Of somebody of this server.
+    Here(Slot<Option<Found<CrossSigningKeyRow>>>),
+    /// Of somebody of another one: what that one said last.
+    Elsewhere(Slot<Option<Found<Stamped<RemoteDevicesRow>>>>),
+}
+
+impl Master {
+    /// The key as JSON, if it is called so.
+    fn find(&self, answers: &Answers, public_key: &str) -> Result<Option<String>> {
+        Ok(match self {
+            Self::Here(slot) => answers
+                .one(slot)?
+                .filter(|row| row.value.public_key == public_key)
+                .map(|row| row.value.json),
+            Self::Elsewhere(slot) => {
+                let json = answers.one(slot)?.and_then(|row| row.value.value.master);
+                let Some(json) = json else { return Ok(None) };
+                let key_id = format!("ed25519:{public_key}");
+                let named = Signed::stored(&json)?.verify_key(&key_id).is_some();
+                named.then_some(json)
+            }
+        })
+    }
 }
 
 /// One key that is signed.
@@ -81,12 +109,18 @@ impl Users {
             let own_keys = reads.range(&CROSS_SIGNING_KEY_BY_USER, &Range::prefix(&(user,)));
             let mut asked = Vec::new();
             for ((other, name), short) in others.into_iter().zip(shorts) {
-                let Some(short) = short else { continue };
-                let master = (short.value, KeyUse::Master as u8);
+                let master = match short {
+                    Some(short) => {
+                        let key = (short.value, KeyUse::Master as u8);
+                        Master::Here(reads.get(&CROSS_SIGNING_KEY_BY_USER, &key))
+                    }
+                    None if other.server_name() == self.server_name() => continue,
+                    None => Master::Elsewhere(reads.get(&DEVICES_BY_REMOTE_USER, &name)),
+                };
                 asked.push(Other {
                     user: other,
                     name,
-                    master: reads.get(&CROSS_SIGNING_KEY_BY_USER, &master),
+                    master,
                     mine: reads.get(&SIGNATURES_BY_SIGNER, &(user, name)),
                 });
             }
@@ -269,16 +303,14 @@ fn sign_other(
 ) -> Result<Option<UserChange>> {
     let unknown = || error::not_found("This user has no such master key");
     let other = other.ok_or_else(unknown)?;
-    let master = answers
-        .one(&other.master)?
-        .filter(|row| row.value.public_key == upload.name)
-        .ok_or_else(unknown)?;
-    check_same(&Signed::stored(&master.value.json)?, upload.key)?;
+    let master = other.master.find(answers, upload.name)?;
+    let master = master.ok_or_else(unknown)?;
+    check_same(&Signed::stored(&master)?, upload.key)?;
     let (key_id, signature) = signature_of(own, KeyUse::UserSigning, requester, upload.key)?;
     let mine = answers.one(&other.mine)?;
     let mut row = SignaturesRow {
         user_id: other.user.to_string(),
-        public_key: master.value.public_key,
+        public_key: upload.name.to_owned(),
         signatures: BTreeMap::new(),
     };
     row.signatures.insert(key_id, signature);

@@ -143,7 +143,7 @@ async fn a_message_is_queued_once() {
         world
             .users
             .send_to_devices(
-                &requester,
+                &requester.user_id,
                 "org.example",
                 &messages(&anna, "PHONE", number),
                 once(u8::try_from(number).unwrap()),
@@ -174,7 +174,12 @@ async fn a_device_takes_its_keys_and_messages_along() {
         .unwrap();
     world
         .users
-        .send_to_devices(&requester, "org.example", &messages(&anna, "*", 1), once(1))
+        .send_to_devices(
+            &requester.user_id,
+            "org.example",
+            &messages(&anna, "*", 1),
+            once(1),
+        )
         .await
         .unwrap();
     assert_eq!(rows_of(&world, user, "PHONE").await, 602);

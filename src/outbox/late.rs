@@ -1,0 +1,222 @@
+//! Telling a server that lags of its rooms: of each what it was not told of, or where that is much the latest
+//! events alone, behind which it finds the rest by itself.
+
+use std::collections::HashMap;
+
+use pdu::EventNumber;
+use ruma::{ServerName, UserId};
+use storage::{
+    Answers, Found, NameHash, Range, Reads, Rows, ShortRoomId, Slot, Snapshot,
+    schema::{
+        EVENT_BY_NUMBER, EVENT_BY_PLACE, EventRow, Generation, HEAD_BY_ROOM, Head,
+        LATE_ROOM_BY_DESTINATION, LateRoomRow, MEMBER_BY_SERVER, Place, PlacedEvent,
+        SERVER_BY_ROOM, ServerRow, Visibility,
+    },
+};
+
+use crate::{
+    Outbox,
+    lanes::PDUS_MAX,
+    transaction::{ToldRoom, Transaction, pdu_of},
+};
+
+/// Rooms that are looked at together.
+const ROOMS_MAX: usize = 50;
+/// So many people of one server in one room are looked at.
+const MEMBERS_MAX: usize = 500;
+/// So many of the latest events of a room are told.
+const LATEST_MAX: usize = 20;
+
+type RoomKey = (NameHash, ShortRoomId);
+
+/// A room of which a server was not told everything.
+struct LateRoom {
+    room: ShortRoomId,
+    row: Found<LateRoomRow>,
+    head: Head,
+}
+
+/// Where that will be found what a server lacks of a room.
+struct Asked {
+    late: LateRoom,
+    server: Slot<Option<Found<ServerRow>>>,
+    members: Slot<Rows<(ShortRoomId, Generation, NameHash, NameHash), EventNumber>>,
+    placed: Slot<Rows<(ShortRoomId, Place), PlacedEvent>>,
+}
+
+/// What a server lacks of a room, by the numbers of events.
+struct Lacking {
+    late: LateRoom,
+    present: bool,
+    /// The latest member events of its people.
+    members: Vec<EventNumber>,
+    /// The events of the timeline from where on it was not told, one more than are told at once at most.
+    placed: Vec<EventNumber>,
+}
+
+impl Outbox {
+    /// Adds events of rooms that a server was not told of, at most so many. If there is no such room, it is not
+    /// late any more.
+    pub(crate) async fn add_late(
+        &self,
+        server: &ServerName,
+        hash: NameHash,
+        transaction: &mut Transaction,
+        most: usize,
+    ) -> error::Result<()> {
+        let range = Range::prefix(&(hash,)).limit(ROOMS_MAX);
+        let snapshot = self.rooms().snapshot().await?;
+        let ranges = std::slice::from_ref(&range);
+        let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
+        let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
+        {
+            // What is said in these rooms from now on is written down again.
+            let mut lanes = self.0.lanes.lock();
+            let Some(lane) = lanes.get_mut(server) else {
+                return Ok(());
+            };
+            if let Some(late) = &mut lane.late {
+                for ((_, room), _) in &rows {
+                    late.known.remove(room);
+                }
+                if rows.is_empty() && late.known.is_empty() {
+                    lane.late = None;
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
+        let snapshot = self.rooms().snapshot().await?;
+        let ranges = std::slice::from_ref(&range);
+        let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
+        let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
+        let lacking = lacking(&snapshot, hash, rows).await?;
+        let mut left = most.min(PDUS_MAX);
+        for of_room in lacking {
+            let next = Place::live(of_room.late.head.next_slot);
+            let events = self.events(&snapshot, &of_room).await?;
+            if events.len() > left && !transaction.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(events.len());
+            transaction.pdus.extend(events);
+            transaction.rooms.push(ToldRoom {
+                room: of_room.late.room,
+                row: of_room.late.row,
+                next,
+            });
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of a room that a server is told of.
+    async fn events(
+        &self,
+        snapshot: &Snapshot,
+        lacking: &Lacking,
+    ) -> error::Result<Vec<Box<serde_json::value::RawValue>>> {
+        let ours = self.rooms().server_name();
+        let from = lacking.late.row.value.from;
+        let latest = lacking.late.head.extremities.iter().take(LATEST_MAX);
+        let latest = latest.map(|latest| latest.number);
+        let all = lacking.members.iter().chain(&lacking.placed).copied();
+        let keys: Vec<_> = all
+            .chain(latest.clone())
+            .map(|number| (lacking.late.room, number))
+            .collect();
+        let rows = snapshot.multi_get(&EVENT_BY_NUMBER, &keys).await?;
+        let events: HashMap<_, _> = keys
+            .iter()
+            .zip(rows)
+            .filter_map(|((_, number), row)| Some((*number, row?.value)))
+            .collect();
+        let is_ours = |event: &&EventRow| {
+            let sender = UserId::parse(&event.header.sender);
+            sender.is_ok_and(|sender| sender.server_name() == ours)
+        };
+        let is_late = |event: &&EventRow| event.header.place.is_some_and(|place| place >= from);
+        let members = || lacking.members.iter().filter_map(|it| events.get(it));
+        let moved = members().any(|event| is_late(&event));
+        let chosen: Vec<_> = if !lacking.present {
+            // Whatever we said of its people: that they are not in the room any more.
+            members().filter(is_late).filter(is_ours).collect()
+        } else if !moved && lacking.placed.len() <= PDUS_MAX {
+            let placed = lacking.placed.iter().filter_map(|it| events.get(it));
+            placed.filter(is_ours).collect()
+        } else {
+            let since = since(members());
+            let shown = |event: &&EventRow| {
+                let open = matches!(
+                    event.header.visibility,
+                    Visibility::Shared | Visibility::WorldReadable
+                );
+                open || event.header.place >= since
+            };
+            latest
+                .filter_map(|it| events.get(&it))
+                .filter(shown)
+                .collect()
+        };
+        chosen.into_iter().cloned().map(pdu_of).collect()
+    }
+}
+
+/// Since when somebody of a server has been in a room: the first place of those that their member events have
+/// who are.
+fn since<'a>(members: impl Iterator<Item = &'a EventRow>) -> Option<Place> {
+    let joined = members.filter(|event| {
+        let content = event.header.content.start as usize..event.header.content.end as usize;
+        let content = event.json.get(content).unwrap_or_default();
+        let membership = pdu::canonical::member(content, "membership");
+        membership == Some(b"\"join\"".as_slice())
+    });
+    joined.filter_map(|event| event.header.place).min()
+}
+
+/// What a server lacks of some rooms; two round trips.
+async fn lacking(
+    snapshot: &Snapshot,
+    server: NameHash,
+    rows: Vec<(RoomKey, Found<LateRoomRow>)>,
+) -> error::Result<Vec<Lacking>> {
+    let rooms: Vec<_> = rows.iter().map(|((_, room), _)| *room).collect();
+    let heads = snapshot.multi_get(&HEAD_BY_ROOM, &rooms).await?;
+    let mut reads = Reads::new();
+    let mut asked = Vec::new();
+    for (((_, room), row), head) in rows.into_iter().zip(heads) {
+        let Some(head) = head.map(|head| head.value) else {
+            continue;
+        };
+        let key = (room, head.generation, server);
+        let members = Range::prefix(&key).limit(MEMBERS_MAX);
+        let placed = Range::prefix(&(room,))
+            .from(&(room, row.value.from))
+            .limit(PDUS_MAX + 1);
+        asked.push(Asked {
+            late: LateRoom { room, row, head },
+            server: reads.get(&SERVER_BY_ROOM, &key),
+            members: reads.range(&MEMBER_BY_SERVER, &members),
+            placed: reads.range(&EVENT_BY_PLACE, &placed),
+        });
+    }
+    let answers = snapshot.read(&reads).await?;
+    let lacking = asked.into_iter().map(|asked| asked.answer(&answers));
+    lacking.collect()
+}
+
+impl Asked {
+    fn answer(self, answers: &Answers) -> error::Result<Lacking> {
+        let members = answers.rows(&self.members)?.into_iter();
+        let placed = answers.rows(&self.placed)?.into_iter();
+        Ok(Lacking {
+            present: answers.one(&self.server)?.is_some(),
+            members: members.map(|(_, row)| row.value).collect(),
+            placed: placed.map(|(_, row)| row.value.number).collect(),
+            late: self.late,
+        })
+    }
+}

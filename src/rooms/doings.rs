@@ -1,0 +1,59 @@
+//! What people of this server do that is kept in memory only, or is not worth more: for who tells other
+//! servers. Nobody has to listen, and who does not keep up misses some of it.
+
+use ruma::{OwnedEventId, OwnedUserId};
+use storage::{ShortRoomId, ShortUserId};
+use tokio::sync::broadcast;
+
+/// So many doings are kept for who listens.
+const KEPT_MAX: usize = 8_192;
+
+/// Something that a person of ours does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// They begin to type in a room, or go on, or cease to.
+    Types {
+        /// The room.
+        room: ShortRoomId,
+        /// Who.
+        user: OwnedUserId,
+        /// Whether they are typing now.
+        typing: bool,
+    },
+    /// They have read up to an event, and everybody may know.
+    Reads {
+        /// The room.
+        room: ShortRoomId,
+        /// Who.
+        user: OwnedUserId,
+        /// The event.
+        event_id: OwnedEventId,
+        /// `main`, or the root of a thread; none for all of the room.
+        thread: Option<String>,
+        /// When, in milliseconds since 1970.
+        ts: u64,
+    },
+    /// They come, go, or say how they are.
+    IsThere(ShortUserId),
+}
+
+/// Where doings are told. Clones are the same place.
+#[derive(Clone, Debug)]
+pub(crate) struct Doings(broadcast::Sender<Doing>);
+
+impl Default for Doings {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(KEPT_MAX))
+    }
+}
+
+impl Doings {
+    pub(crate) fn tell(&self, doing: Doing) {
+        // An error says that nobody listens.
+        let _ = self.0.send(doing);
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Doing> {
+        self.0.subscribe()
+    }
+}
