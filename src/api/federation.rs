@@ -3,16 +3,17 @@
 mod authenticated_media;
 mod authorization;
 mod backfill;
+mod device;
 mod directory;
 mod discovery;
+mod edus;
 mod event;
+mod keys;
 mod membership;
 mod query;
 mod thirdparty;
 mod transactions;
 mod turns;
-mod device;
-mod keys;
 
 pub(crate) use self::turns::Turns;
 use crate::{endpoint::Routes, rate_limit::Action};

@@ -9,7 +9,10 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use rooms::remote_device;
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedUserId, UserId,
-    api::federation::keys::{claim_keys, get_keys},
+    api::federation::{
+        device::get_devices,
+        keys::{claim_keys, get_keys},
+    },
     serde::Raw,
 };
 use serde_json::{Value, json, value::RawValue};
@@ -27,6 +30,8 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// The longest answer, in bytes, and one-time key.
 const ANSWER_MAX: usize = 16 << 20;
 const KEY_MAX: usize = 8 * 1024;
+/// So many people's devices are asked for anew at once.
+pub(crate) const RESYNCS_MAX: usize = 16;
 
 /// The devices that are asked about, by user; all of a user's if none is named.
 type Wanted = BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>;
@@ -142,6 +147,55 @@ async fn ask_keys(
         found.insert(user.clone(), row);
     }
     Ok(Ok(found))
+}
+
+/// Asks for the devices of somebody anew, beside all that goes on: something of them was missed. If it cannot
+/// be done now, who wants their keys next asks.
+pub(crate) fn resync_soon(server: &Server, user: OwnedUserId) {
+    let Ok(permit) = server.resyncs.clone().try_acquire_owned() else {
+        return;
+    };
+    let (server, tasks) = (server.clone(), server.tasks.clone());
+    tasks.spawn(async move {
+        let _permit = permit;
+        if let Err(error) = resync(&server, &user).await {
+            tracing::warn!(%error, %user, "somebody's devices could not be kept");
+        }
+    });
+}
+
+async fn resync(server: &Server, user: &UserId) -> Result<()> {
+    let (rooms, users) = (&server.rooms, [user.to_owned()]);
+    let snapshot = rooms.snapshot().await?;
+    let known = rooms.known_devices(&snapshot, &users).await?.pop();
+    let Some(known) = known.filter(|known| known.shared) else {
+        return Ok(());
+    };
+    let question = get_devices::v1::Request::new(user.to_owned());
+    let asked = server
+        .federation
+        .ask(user.server_name(), question, patience(LONGEST));
+    let answer = match asked.await {
+        Ok(answer) if answer.user_id == user => answer,
+        Ok(_) => return Ok(()),
+        Err(failure) => {
+            tracing::debug!(%failure, %user, "a server does not say what devices somebody has");
+            return Ok(());
+        }
+    };
+    let mut row = RemoteDevicesRow {
+        user_id: user.to_string(),
+        stream_id: Some(answer.stream_id.into()),
+        ..RemoteDevicesRow::default()
+    };
+    for said in answer.devices {
+        let (keys, name) = (Some(said.keys.json()), said.device_display_name);
+        if let Some(device) = remote_device(user, &said.device_id, keys, name.as_deref()) {
+            row.devices.insert(said.device_id.to_string(), device);
+        }
+    }
+    take_cross_signing(&mut row, user, answer.master_key, answer.self_signing_key);
+    rooms.keep_devices(user, &known, row).await
 }
 
 /// Claims keys of devices of people of other servers; and which servers did not answer.

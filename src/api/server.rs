@@ -12,10 +12,14 @@ use ruma::{UserId, server_name};
 use search::Search;
 use storage::{Clock, Random, Storage};
 use sync::Syncs;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use users::Users;
 
-use crate::{Shutdown, federation::Turns, rate_limit::RateLimits, router::Router};
+use crate::{
+    Shutdown, federation::Turns, rate_limit::RateLimits, remote_devices::RESYNCS_MAX,
+    router::Router,
+};
 
 /// A server: its settings, its storage, its people and rooms, its clock. There is no other global
 /// state, so several live in one process and do not know of each other. Clones are the same server.
@@ -62,6 +66,8 @@ pub struct Inner {
     pub(crate) rate_limits: RateLimits,
     /// Held by who makes a room in which the server talks to somebody.
     pub(crate) making_notices_room: tokio::sync::Mutex<()>,
+    /// Held by those who ask for the devices of somebody elsewhere anew.
+    pub(crate) resyncs: Arc<Semaphore>,
     /// Requests that change something and go on even when the client has gone away.
     pub(crate) tasks: TaskTracker,
     /// What goes on beside all requests, until the server stops.
@@ -158,6 +164,7 @@ impl Server {
             transaction_turns: Turns::default(),
             rate_limits: RateLimits::default(),
             making_notices_room: tokio::sync::Mutex::default(),
+            resyncs: Arc::new(Semaphore::new(RESYNCS_MAX)),
             tasks: TaskTracker::new(),
             workers: TaskTracker::new(),
         }));

@@ -48,8 +48,8 @@ mod restricted;
 mod room;
 mod send;
 mod server_acl;
-mod serving;
 mod servers;
+mod serving;
 mod spaces;
 mod state;
 mod subscriptions;
@@ -89,8 +89,8 @@ pub use self::{
     fold::fold,
     members::MEMBERSHIPS,
     membership::Said,
-    outside::BroughtInvite,
     news::News,
+    outside::BroughtInvite,
     place_token::{NoPlaceToken, PlaceToken},
     presence::{Polling, PresenceNews, PresenceNow, RemotePresence},
     read::ReadEvent,
@@ -99,14 +99,14 @@ pub use self::{
     relation_filter::RelationFilter,
     relations::{RECURSION_DEPTH, Related},
     remote::Taken,
+    remote_devices::{DeviceUpdate, DevicesChange, KnownDevices, remote_device},
+    remote_receipts::RemoteReceipt,
     reports::{NewReport, Report, ReportKind, ReportQuery, RoomNames},
     resident::{JoinAnswer, MemberTemplate, TakenEvent},
     room::Room,
     server_acl::ServerAcl,
-    serving::{ServedState, Serving},
-    remote_devices::{DeviceUpdate, DevicesChange, KnownDevices, remote_device},
-    remote_receipts::RemoteReceipt,
     servers::Servers,
+    serving::{ServedState, Serving},
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use error::Result;
 use futures_util::{StreamExt as _, stream};
 use ruma::{
-    OwnedEventId, OwnedRoomId, ServerName,
-    api::federation::transactions::{edu::Edu, send_transaction_message},
+    OwnedEventId, OwnedRoomId, ServerName, api::federation::transactions::send_transaction_message,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use storage::{Batch, CommitError, OnceKey, schema::ONCE_BY_DAY};
 
+use super::edus::receive_edu;
 use crate::{Call, Server};
 
 /// Events in one transaction, at most.
@@ -50,11 +50,8 @@ pub(super) async fn send_transaction_message(
         return Ok(send_transaction_message::v1::Response::new(answer));
     }
     let answer = receive_pdus(&server, origin, call.request.pdus).await?;
-    for edu in call.request.edus {
-        match edu.deserialize() {
-            Ok(edu) => receive_edu(origin, &edu),
-            Err(error) => tracing::debug!(%origin, %error, "an EDU cannot be read"),
-        }
+    for edu in &call.request.edus {
+        receive_edu(&server, origin, edu).await?;
     }
     remember(&server, once, &answer).await?;
     Ok(send_transaction_message::v1::Response::new(answer))
@@ -87,13 +84,6 @@ async fn receive_pdus(
         answer.extend(taken?);
     }
     Ok(answer)
-}
-
-/// What is told beside events. What is not known is ignored ([spec]).
-///
-/// [spec]: https://spec.matrix.org/v1.19/server-server-api/#edus
-fn receive_edu(origin: &ServerName, edu: &Edu) {
-    tracing::debug!(%origin, ?edu, "an EDU that is not known");
 }
 
 /// What was answered to a transaction before.

@@ -39,9 +39,6 @@ async fn people_aliases_and_files_of_another_server_are_found() {
         assert!(begun.elapsed() < std::time::Duration::from_secs(30));
     }
     let query = format!("/_matrix/key/v2/query/{name_of_b}");
-    let keys = a
-        .ask(Method::GET, &query, None)
-        .await
-        .ok();
+    let keys = a.ask(Method::GET, &query, None).await.ok();
     assert_eq!(keys["server_keys"][0]["server_name"], name_of_b);
 }

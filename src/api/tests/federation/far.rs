@@ -342,7 +342,8 @@ impl World {
 
     /// To paths that begin so it answers this.
     pub(super) fn answer_with(&self, path: &str, answer: Value) {
-        self.told.lock().overrides.push((path.to_owned(), answer));
+        let answer = (path.to_owned(), answer);
+        self.told.lock().overrides.insert(0, answer);
     }
 
     /// How often the played server was asked for a path that begins so.
