@@ -23,6 +23,7 @@ mod knock;
 mod leave;
 mod made;
 mod missing;
+mod nearest;
 mod refusals;
 mod sorted;
 mod state_at;

@@ -173,6 +173,17 @@ impl Reading {
         boundary_of(&self.room, &self.snapshot, token).await
     }
 
+    /// The event nearest to a time that the viewer may see, among those that are here.
+    pub(super) async fn nearest_in_time(
+        &self,
+        time: u64,
+        direction: Direction,
+    ) -> Result<Option<ReadEvent>> {
+        let (room, snapshot) = (&self.room, &self.snapshot);
+        room.nearest_in_time(snapshot, &self.viewer, &self.look, time, direction)
+            .await
+    }
+
     /// Events of the timeline as the client gets them, with what relates to them.
     pub(super) async fn events<T>(&self, events: &[ReadEvent]) -> Result<Vec<Raw<T>>> {
         let form = EventForm {

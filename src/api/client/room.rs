@@ -141,18 +141,24 @@ pub(super) async fn get_event_by_timestamp(
     server: Server,
     call: Call<get_event_by_timestamp::v1::Request>,
 ) -> Result<get_event_by_timestamp::v1::Response> {
-    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
-    let Reading {
-        room,
-        snapshot,
-        viewer,
-        look,
-        ..
-    } = &reading;
     let time = u64::from(call.ts.get());
-    let found = room
-        .nearest_in_time(snapshot, viewer, look, time, call.dir)
-        .await?;
+    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let mut found = reading.nearest_in_time(time, call.dir).await?;
+    let here = found
+        .as_ref()
+        .map(|event| event.row.header.origin_server_ts);
+    let elsewhere = server
+        .rooms
+        .fetch_nearest(&reading.room, time, call.dir, here)
+        .await;
+    match elsewhere {
+        Ok(false) => {}
+        Ok(true) => {
+            let again = Reading::begin(&server, &call.caller, &call.room_id).await?;
+            found = again.nearest_in_time(time, call.dir).await?;
+        }
+        Err(error) => tracing::error!(%error, "an event of another server cannot be taken in"),
+    }
     let event = found.ok_or_else(|| {
         error::not_found("There is no event from that time on, in that direction, that you may see")
     })?;

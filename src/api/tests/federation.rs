@@ -8,6 +8,7 @@ mod proof;
 mod queries;
 mod receiving;
 mod serving;
+mod simulation;
 mod telling;
 
 use std::{

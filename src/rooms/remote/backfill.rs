@@ -132,7 +132,15 @@ impl Asking {
             let Some(answer) = self.ask(server, question, PAGE).await else {
                 continue;
             };
-            let events = self.checked(answer.pdus, AT_ONCE).await?;
+            let mut events = self.checked(answer.pdus, AT_ONCE).await?;
+            // What lies behind events that are here already belongs into another hole.
+            let ids: Vec<_> = events
+                .iter()
+                .map(|one| one.event_id().to_string())
+                .collect();
+            let snapshot = self.rooms.snapshot().await?;
+            let new = self.room.not_in_graph(&self.rooms, &snapshot, &ids).await?;
+            events.retain(|event| new.iter().any(|id| id == event.event_id()));
             let events = reached(missing, &events);
             if !events.is_empty() && self.place_in(at, &events).await? {
                 return Ok(true);

@@ -235,3 +235,30 @@ impl Rooms {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_room_so_many_wait_and_others_are_not_in_their_way() {
+        let waiting = Waiting::default();
+        let (one, other) = (ShortRoomId([1; 8]), ShortRoomId([2; 8]));
+        assert_eq!(waiting.reserve(one, WAITING_MAX - 1), WAITING_MAX - 1);
+        assert!(waiting.came(one));
+        assert_eq!(waiting.reserve(one, 50), 1);
+        assert_eq!(waiting.reserve(one, 50), 0);
+        assert_eq!(waiting.reserve(other, 50), 50);
+        assert!(!waiting.came(one), "it is worked on already");
+        // What comes while the last rows were read is read too.
+        waiting.reads(one);
+        waiting.came(one);
+        assert!(!waiting.is_done(one));
+        waiting.reads(one);
+        (0..WAITING_MAX).for_each(|_| waiting.one_less(one));
+        assert!(waiting.is_done(one));
+        assert_eq!(*waiting.busy.borrow(), 0);
+        assert_eq!(waiting.reserve(one, 1), 1);
+        assert!(waiting.came(one), "it is begun with anew");
+    }
+}

@@ -434,16 +434,17 @@ impl<'a> Trial<'a> {
         let target = pdu
             .redacts()
             .and_then(|id| self.working.events.get(id)?.as_ref());
-        let Some(target) = target else {
-            return Err(error::not_found("The event to redact is not in this room"));
-        };
-        if target.pdu.sender() == draft.sender {
+        if target.is_some_and(|target| target.pdu.sender() == draft.sender) {
             return Ok(());
         }
         let power_levels = self.current_pdu(&StateEventType::RoomPowerLevels, "");
         let power = PowerLevels::new(self.room.rules, create, power_levels.as_deref());
         match power.has(&draft.sender, NamedLevel::Redact) {
+            // It may be one that is not here yet, or that other servers only have.
             Ok(true) => Ok(()),
+            _ if target.is_none() => {
+                Err(error::not_found("The event to redact is not in this room"))
+            }
             _ => Err(error::forbidden(
                 "You do not have the power to redact this event",
             )),

@@ -25,7 +25,7 @@ use storage::Clock;
 
 use super::Network;
 use crate::{
-    Server,
+    Parts, Server,
     tests::{ALL, json as body_of, request},
 };
 
@@ -113,15 +113,34 @@ impl World {
         world
     }
 
+    /// Our server is stopped, and started on what it has stored.
+    pub(super) async fn start_again(&mut self) {
+        let Self {
+            network, server, ..
+        } = &*self;
+        let parts = Parts {
+            config: server.config.clone(),
+            storage: server.storage.clone(),
+            clock: server.clock.clone(),
+            random: server.random.clone(),
+            transport: Arc::new(network.clone()),
+        };
+        self.server = self.network.open(parts).await;
+    }
+
     /// What a client of Alice's is answered.
     pub(super) async fn client(&self, method: Method, path: &str, body: &Value) -> Value {
-        let path = format!("/_matrix/client/v3{path}");
+        self.client_at(method, &format!("/_matrix/client/v3{path}"), body)
+            .await
+    }
+
+    pub(super) async fn client_at(&self, method: Method, path: &str, body: &Value) -> Value {
         let body = if method == Method::GET {
             String::new()
         } else {
             body.to_string()
         };
-        let mut request = request(method, &path, body);
+        let mut request = request(method, path, body);
         let token = format!("Bearer {}", self.alice).parse().unwrap();
         request.headers_mut().insert("authorization", token);
         let answer = self.server.answer(ALL, request).await;

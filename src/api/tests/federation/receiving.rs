@@ -432,6 +432,41 @@ async fn somebody_else_is_asked_where_one_does_not_answer() {
 }
 
 #[tokio::test]
+async fn what_waited_when_the_server_stopped_is_gone_on_with() {
+    use storage::{Batch, Position, schema};
+    let mut world = World::new(RoomVersionId::V11).await;
+    let last = world.last.clone();
+    let lost = world.message("lost", &[&last]);
+    let found = world.message("found", &[&id(&lost)]);
+    let room = world.server.rooms.room(&world.room).await.unwrap();
+    let row = schema::WaitingPduRow {
+        origin: FAR.to_owned(),
+        json: raw(&found).get().to_owned(),
+    };
+    let mut batch = Batch::new();
+    let key = (room.short, Position::pending(0));
+    batch.put(&schema::WAITING_PDU_BY_ROOM, &key, &row);
+    world.server.storage.commit(batch).await.unwrap();
+    assert!(!world.sees(&found).await);
+    world.start_again().await;
+    world.server.rooms.nothing_waits().await;
+    assert!(world.sees(&found).await && world.sees(&lost).await);
+}
+
+#[tokio::test]
+async fn who_may_redact_does_so_before_the_event_is_here() {
+    let mut world = World::new(RoomVersionId::V11).await;
+    let last = world.last.clone();
+    let secret = world.message("secret", &[&last]);
+    let path = format!("/rooms/{}/redact/{}/1", world.room, secret.event_id());
+    let redacted = world.client(http::Method::PUT, &path, &json!({})).await;
+    assert!(redacted["event_id"].is_string(), "{redacted}");
+    assert_eq!(world.send(&[&secret]).await, [Ok(())]);
+    let seen = world.get(&format!("/event/{}", secret.event_id())).await;
+    assert_eq!(seen["content"], json!({}), "{seen}");
+}
+
+#[tokio::test]
 async fn a_room_for_which_nobody_answers_is_in_nobodys_way() {
     let mut world = World::new(RoomVersionId::V11).await;
     let last = world.last.clone();
@@ -447,4 +482,67 @@ async fn a_room_for_which_nobody_answers_is_in_nobodys_way() {
     let taken = world.send(&all).await;
     assert!(taken.iter().all(Result::is_ok));
     assert!(world.sees(&sound).await);
+}
+
+#[tokio::test]
+async fn an_event_of_a_time_is_found_in_a_hole_and_read_around() {
+    let mut world = World::new(RoomVersionId::V11).await;
+    let mut prev = world.last.clone();
+    let mut all = Vec::new();
+    for n in 0..130 {
+        let event = world.message(&n.to_string(), &[&prev]);
+        world.tell_state(&event, &[]);
+        prev = id(&event);
+        all.push(event);
+    }
+    let latest = Arc::clone(&all[129]);
+    assert_eq!(world.send(&[&latest]).await, [Ok(())]);
+    let wanted = Arc::clone(&all[5]);
+    let time = u64::from(wanted.origin_server_ts().get());
+    let told = json!({ "event_id": wanted.event_id(), "origin_server_ts": time });
+    world.answer_with("/timestamp_to_event", told);
+    let path = format!(
+        "/_matrix/client/v1/rooms/{}/timestamp_to_event?dir=b&ts={time}",
+        world.room
+    );
+    let found = world
+        .client_at(http::Method::GET, &path, &Value::Null)
+        .await;
+    assert_eq!(found["event_id"], wanted.event_id().as_str(), "{found}");
+    assert_eq!(world.asked("/backfill"), 0);
+    let around = world
+        .get(&format!("/context/{}?limit=0", wanted.event_id()))
+        .await;
+    let start = around["start"].as_str().unwrap();
+    let page = world
+        .get(&format!("/messages?dir=b&limit=5&from={start}"))
+        .await;
+    let ids = page["chunk"].as_array().unwrap().iter();
+    let ids: Vec<_> = ids
+        .map(|event| event["event_id"].as_str().unwrap())
+        .collect();
+    let expected: Vec<_> = all[..5]
+        .iter()
+        .rev()
+        .map(|event| event.event_id().as_str())
+        .collect();
+    assert_eq!(ids, expected);
+    // The hole on the other side is filled from its end, and meets what was found.
+    let mut from = String::new();
+    let mut read: Vec<String> = Vec::new();
+    loop {
+        let page = world.get(&format!("/messages?dir=b&limit=50{from}")).await;
+        let events = page["chunk"].as_array().unwrap().iter();
+        read.extend(events.map(|event| event["event_id"].as_str().unwrap().to_owned()));
+        let Some(end) = page["end"].as_str() else {
+            break;
+        };
+        from = format!("&from={end}");
+    }
+    let expected: Vec<_> = all
+        .iter()
+        .rev()
+        .map(|one| one.event_id().to_string())
+        .collect();
+    assert_eq!(read[..130], expected);
 }

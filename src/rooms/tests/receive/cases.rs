@@ -289,6 +289,51 @@ async fn a_change_too_large_for_one_commit_makes_a_new_generation_of_tables() {
     }
 }
 
+#[tokio::test]
+async fn many_ends_of_the_graph_are_tied_together_unseen() {
+    let mut world = World::new(Storage::model(), &RoomVersionId::V11).await;
+    let bob = reader::person(&world.rooms, "bob").await;
+    let join = json!({ "membership": "join" });
+    let join = state(&bob.user_id, "m.room.member", bob.user_id.as_str(), join);
+    let (rooms, room) = (world.rooms.clone(), Arc::clone(&world.room));
+    world.join(1).await;
+    let latest = world.latest();
+    rooms.send(&room, Group::one(join)).await.unwrap();
+    let ends = async |world: &World| {
+        let snapshot = world.rooms.snapshot().await.unwrap();
+        let (head, _) = world
+            .room
+            .current_numbers(&world.rooms, &snapshot, &[])
+            .await
+            .unwrap();
+        head.extremities.len()
+    };
+    let live = Standing::Live { state_before: None };
+    for n in 0..9 {
+        let event = message(&mut world, &n.to_string(), latest.clone());
+        assert_eq!(world.take(&event, live.clone()).await, Received::Accepted);
+    }
+    assert_eq!((ends(&world).await, world.jobs().await), (10, 0));
+    let event = message(&mut world, "one too many", latest);
+    assert_eq!(world.take(&event, live).await, Received::Accepted);
+    assert_eq!((ends(&world).await, world.jobs().await), (11, 1));
+    world.rooms.work_off_due_jobs().await.unwrap();
+    assert_eq!((ends(&world).await, world.jobs().await), (1, 0));
+    let timeline = world.timeline().await;
+    let tying = timeline.last().unwrap();
+    assert_eq!(tying.event_type().to_string(), "org.matrix.dummy_event");
+    assert_eq!(tying.prev_events().len(), 11);
+    // Nobody is shown it.
+    let snapshot = rooms.snapshot().await.unwrap();
+    let look = room.look(&snapshot, &bob).await.unwrap();
+    let mut events = Vec::new();
+    for event in [event.event_id(), tying.event_id()] {
+        events.extend(room.find_event(&rooms, &snapshot, event).await.unwrap());
+    }
+    let seen = room.visible(&snapshot, &bob, &look, &events).await;
+    assert_eq!(seen.unwrap(), [true, false]);
+}
+
 impl World {
     /// How many jobs are left.
     async fn jobs(&self) -> usize {
