@@ -85,9 +85,10 @@ async fn join(user: &User, room: &str, via: &str) {
 
 /// The ids of the events of a room's state, by type and state key.
 async fn state(user: &User, room: &str) -> BTreeMap<(String, String), String> {
-    let events = user.get(&format!("/rooms/{room}/state")).await.ok();
+    let events = user.get(&format!("/rooms/{room}/state")).await;
+    assert_eq!(events.status, 200, "{events:?}");
     let text = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
-    let events = events.as_array().unwrap().iter();
+    let events = events.body.as_array().unwrap().iter();
     events
         .map(|event| {
             let key = (text(event, "type"), text(event, "state_key"));
@@ -122,8 +123,15 @@ async fn said(user: &User, room: &str) -> BTreeSet<(String, String)> {
 
 /// Waits until somebody sees these messages.
 async fn sees(user: &User, room: &str, wanted: &BTreeSet<(String, String)>) {
-    until("messages of the other side", async || {
-        wanted.is_subset(&said(user, room).await).then_some(())
-    })
-    .await;
+    let mut lacking = 0;
+    let seen = async || {
+        let seen = said(user, room).await;
+        let left = wanted.difference(&seen).count();
+        if left != lacking {
+            eprintln!("{} lacks {left} messages", user.id);
+            lacking = left;
+        }
+        (left == 0).then_some(())
+    };
+    until("messages of the other side", seen).await;
 }

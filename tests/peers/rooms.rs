@@ -105,6 +105,7 @@ async fn what_happened_while_they_were_cut_off_is_settled_alike() {
         let room = shared(&two, version, &two.alice, &two.bob).await;
         let mut levels = two.alice.state(&room, "m.room.power_levels", "").await.ok();
         levels["users"][&two.bob.id] = json!(50);
+        levels["events"]["m.room.power_levels"] = json!(50);
         let set = async |user: &User, levels: &serde_json::Value| {
             user.set_state(&room, "m.room.power_levels", "", levels.clone())
                 .await

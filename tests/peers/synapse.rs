@@ -46,6 +46,7 @@ registration_shared_secret: secret
 enable_registration: true
 enable_registration_without_verification: true
 suppress_key_server_warning: true
+caches: {{ sync_response_cache_duration: 0s }}
 trusted_key_servers: []
 presence: {{ enabled: true }}
 database: {{ name: sqlite3, args: {{ database: {folder}/homeserver.db }} }}
@@ -54,7 +55,7 @@ tls_private_key_path: {folder}/key.pem
 federation_custom_ca_list: [ {folder}/authority.pem ]
 ip_range_blacklist: []
 federation_ip_range_blacklist: []
-federation: {{ max_short_retry_delay: 1s, max_long_retry_delay: 2s, destination_min_retry_interval: 500ms, destination_max_retry_interval: 2s }}
+federation: {{ max_short_retry_delay: 1s, max_long_retry_delay: 2s, destination_min_retry_interval: 1s, destination_max_retry_interval: 2s }}
 listeners:
   - {{ port: {plain}, type: http, tls: false, bind_addresses: [ 127.0.0.1 ], resources: [ {{ names: [ client ] }} ] }}
   - {{ port: {secure}, type: http, tls: true, bind_addresses: [ 127.0.0.1 ], resources: [ {{ names: [ federation ] }} ] }}
