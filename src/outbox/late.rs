@@ -24,6 +24,9 @@ use crate::{
 const ROOMS_MAX: usize = 50;
 /// So many people of one server in one room are looked at.
 const MEMBERS_MAX: usize = 500;
+/// A server that lags by so many events of a room, or fewer, is told each of them; one that lags more is told the
+/// latest.
+const EACH_MAX: u64 = 1_000;
 /// So many of the latest events of a room are told.
 const LATEST_MAX: usize = 20;
 
@@ -51,7 +54,7 @@ struct Lacking {
     /// The latest member events of its people.
     members: Vec<EventNumber>,
     /// The events of the timeline from where on it was not told, one more than are told at once at most.
-    placed: Vec<EventNumber>,
+    placed: Vec<(Place, EventNumber)>,
 }
 
 impl Outbox {
@@ -94,8 +97,8 @@ impl Outbox {
         let lacking = lacking(&snapshot, hash, rows).await?;
         let mut left = most.min(PDUS_MAX);
         for of_room in lacking {
-            let next = Place::live(of_room.late.head.next_slot);
-            let events = self.events(&snapshot, &of_room).await?;
+            let end = Place::live(of_room.late.head.next_slot);
+            let (events, more) = self.events(&snapshot, &of_room).await?;
             if events.len() > left && !transaction.is_empty() {
                 break;
             }
@@ -104,7 +107,8 @@ impl Outbox {
             transaction.rooms.push(ToldRoom {
                 room: of_room.late.room,
                 row: of_room.late.row,
-                next,
+                next: more.unwrap_or(end),
+                more: more.is_some(),
             });
             if left == 0 {
                 break;
@@ -113,17 +117,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// The events of a room that a server is told of.
+    /// The events of a room that a server is told of, and where to go on, if there are more.
     async fn events(
         &self,
         snapshot: &Snapshot,
         lacking: &Lacking,
-    ) -> error::Result<Vec<Box<serde_json::value::RawValue>>> {
+    ) -> error::Result<(Vec<Box<serde_json::value::RawValue>>, Option<Place>)> {
         let ours = self.rooms().server_name();
         let from = lacking.late.row.value.from;
         let latest = lacking.late.head.extremities.iter().take(LATEST_MAX);
         let latest = latest.map(|latest| latest.number);
-        let all = lacking.members.iter().chain(&lacking.placed).copied();
+        let placed = lacking.placed.iter().map(|(_, number)| number);
+        let all = lacking.members.iter().chain(placed).copied();
         let keys: Vec<_> = all
             .chain(latest.clone())
             .map(|number| (lacking.late.room, number))
@@ -141,11 +146,15 @@ impl Outbox {
         let is_late = |event: &&EventRow| event.header.place.is_some_and(|place| place >= from);
         let members = || lacking.members.iter().filter_map(|it| events.get(it));
         let moved = members().any(|event| is_late(&event));
+        let lag = lacking.late.head.next_slot.saturating_sub(from.slot);
+        let mut more = None;
         let chosen: Vec<_> = if !lacking.present {
             // Whatever we said of its people: that they are not in the room any more.
             members().filter(is_late).filter(is_ours).collect()
-        } else if !moved && lacking.placed.len() <= PDUS_MAX {
-            let placed = lacking.placed.iter().filter_map(|it| events.get(it));
+        } else if !moved && lag <= EACH_MAX {
+            more = lacking.placed.get(PDUS_MAX).map(|(place, _)| *place);
+            let placed = lacking.placed.iter().take(PDUS_MAX);
+            let placed = placed.filter_map(|(_, it)| events.get(it));
             placed.filter(is_ours).collect()
         } else {
             let since = since(members());
@@ -161,7 +170,8 @@ impl Outbox {
                 .filter(shown)
                 .collect()
         };
-        chosen.into_iter().cloned().map(pdu_of).collect()
+        let told: error::Result<Vec<_>> = chosen.into_iter().cloned().map(pdu_of).collect();
+        Ok((told?, more))
     }
 }
 
@@ -215,7 +225,9 @@ impl Asked {
         Ok(Lacking {
             present: answers.one(&self.server)?.is_some(),
             members: members.map(|(_, row)| row.value).collect(),
-            placed: placed.map(|(_, row)| row.value.number).collect(),
+            placed: placed
+                .map(|((_, place), row)| (place, row.value.number))
+                .collect(),
             late: self.late,
         })
     }

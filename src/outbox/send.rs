@@ -368,10 +368,19 @@ impl Outbox {
 }
 
 impl ToldRoom {
-    /// Puts into a batch that there is no more to tell, if there was not since.
+    /// Puts into a batch that this was told: there is no more to tell, if there was not since, or that begins
+    /// later.
     pub(crate) fn done(&self, batch: &mut Batch, server: NameHash) {
         let key = (server, self.room);
         batch.expect_equals(&LATE_ROOM_BY_DESTINATION, &key, &self.row.raw);
-        batch.delete(&LATE_ROOM_BY_DESTINATION, &key);
+        if self.more {
+            let row = LateRoomRow {
+                from: self.next,
+                again: self.row.value.again.wrapping_add(1),
+            };
+            batch.put(&LATE_ROOM_BY_DESTINATION, &key, &row);
+        } else {
+            batch.delete(&LATE_ROOM_BY_DESTINATION, &key);
+        }
     }
 }

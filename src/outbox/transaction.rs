@@ -59,6 +59,8 @@ pub(crate) struct ToldRoom {
     pub(crate) row: Found<LateRoomRow>,
     /// The place behind all that it is told of.
     pub(crate) next: Place,
+    /// There is more behind it.
+    pub(crate) more: bool,
 }
 
 impl Transaction {
