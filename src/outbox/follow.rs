@@ -272,10 +272,9 @@ impl Outbox {
         now: bool,
     ) -> error::Result<()> {
         let place = self.0.lanes.lock().place();
-        let idle = place.is_none();
         let place = place.unwrap_or(following.stream).min(following.stream);
         let due = following.saved_ts.saturating_add(SAVE_EVERY) <= self.now();
-        if place <= following.saved || !(now || idle || due) {
+        if place <= following.saved || !(now || due) {
             return Ok(());
         }
         let name = self.storage().follower_hash("outbox");
