@@ -2,6 +2,7 @@
 
 mod backup;
 mod config;
+mod federation;
 mod logging;
 mod open;
 mod operator;
@@ -49,6 +50,8 @@ enum Command {
     Config(config::Arguments),
     /// Looks after accounts, whether the server runs or not.
     User(user::Arguments),
+    /// Looks after what this server has to do with others.
+    Federation(federation::Arguments),
     /// Makes a backup, whether the server runs or not.
     Backup(backup::BackupArguments),
     /// Brings a backup back into an empty data folder.
@@ -63,6 +66,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match command {
         Command::Serve(arguments) => serve::run(&settings, &arguments),
         Command::User(arguments) => user::run(&settings, arguments),
+        Command::Federation(arguments) => federation::run(&settings, &arguments),
         Command::Backup(arguments) => backup::backup(&settings, &arguments),
         Command::Restore(arguments) => backup::restore(&settings, &arguments),
         Command::Config(arguments) => config::run(&arguments),

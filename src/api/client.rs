@@ -33,7 +33,7 @@ mod reporting;
 mod room;
 mod search;
 mod session;
-mod space;
+pub(crate) mod space;
 mod state;
 mod sync;
 mod tag;
@@ -79,6 +79,7 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(account::get_username_availability)
         .endpoint(account::register)
         .limited(Action::Registration)
+        .endpoint(account::request_openid_token)
         .endpoint(account::whoami)
         .endpoint(admin::get_user_info)
         .endpoint(admin::is_user_locked)

@@ -75,6 +75,17 @@ pub enum Command {
         /// Where the last answer ended.
         from: Option<String>,
     },
+    /// Makes a new key that signs from now on; the one before is published as an old one.
+    RotateSigningKey,
+    /// Says anew which servers this one has to do with.
+    SetFederationPolicy {
+        /// Whether with any.
+        enabled: bool,
+        /// With whom, as in the settings.
+        allow: Vec<String>,
+        /// With whom not, as in the settings.
+        deny: Vec<String>,
+    },
     /// Makes a backup of everything, while the server runs.
     Backup {
         /// Into this folder, which is not there yet. Absolute: the server may have been started
@@ -96,6 +107,8 @@ pub enum Answer {
         /// Where to go on, if these are not the last.
         next: Option<String>,
     },
+    /// It is done, and this is the id of the key that signs now.
+    SigningKey(String),
     /// It is done.
     Done {},
     /// It was not done.

@@ -10,7 +10,9 @@ mod edus;
 mod event;
 mod keys;
 mod membership;
+mod openid;
 mod query;
+mod space;
 mod thirdparty;
 mod transactions;
 mod turns;
@@ -50,10 +52,12 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .endpoint(transactions::send_transaction_message)
         .written(discovery::get_remote_server_keys)
         .written(discovery::get_remote_server_keys_batch)
+        .endpoint(openid::get_openid_userinfo)
         .endpoint(query::get_custom_information)
         .written(query::get_profile_information)
         .endpoint(query::get_room_information)
         .endpoint(device::get_devices)
         .endpoint(keys::get_keys)
         .endpoint(keys::claim_keys)
+        .written(space::get_hierarchy)
 }

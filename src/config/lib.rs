@@ -57,7 +57,7 @@ pub use self::{
     registration::Registration,
     server::Server,
     server_notices::ServerNotices,
-    server_rule::{Class, Direction, ServerRule},
+    server_rule::{Class, Direction, NoServerRule, ServerRule},
     sources::Sources,
     storage::Storage,
     support::Support,

@@ -1,6 +1,6 @@
 //! Which servers something is said of, and of what between them and us.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use ruma::ServerName;
 
@@ -94,6 +94,19 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern.iter().skip(at).all(|left| *left == b'*')
+}
+
+/// Text that says nothing about servers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoServerRule(String);
+
+impl FromStr for ServerRule {
+    type Err = NoServerRule;
+
+    fn from_str(text: &str) -> Result<Self, NoServerRule> {
+        Self::read(&Value::Text(text.to_owned())).map_err(NoServerRule)
+    }
 }
 
 impl fmt::Display for ServerRule {

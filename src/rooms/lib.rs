@@ -107,7 +107,7 @@ pub use self::{
     server_acl::ServerAcl,
     servers::Servers,
     serving::{ServedState, Serving},
-    spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary},
+    spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary, ServedSpace},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
     third_party::BoundInvite,

@@ -7,6 +7,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#spaces
 
+mod elsewhere;
+mod served;
 mod summary;
 mod walk;
 
@@ -14,10 +16,17 @@ use std::sync::Arc;
 
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedRoomId, RoomId};
-use storage::ShortUserId;
+use storage::{ShortUserId, Snapshot};
 
-pub use self::summary::{Child, RoomSummary};
-use self::walk::{Known, Walk, Wanted};
+use self::{
+    elsewhere::Told,
+    summary::Who,
+    walk::{Known, Walk, Wanted},
+};
+pub use self::{
+    served::ServedSpace,
+    summary::{Child, RoomSummary},
+};
 use crate::{Rooms, Viewer};
 
 /// Rooms that are looked at for one page: many of them may not be there for who asks.
@@ -78,7 +87,7 @@ impl Default for Walks {
 
 impl Rooms {
     /// A page of the tree below a space, the space first: four round trips for each level of it, and more
-    /// where rooms are in it that are not there for who asks.
+    /// where rooms are in it that are not there for who asks. Rooms that this server is not in are asked of others.
     ///
     /// # Errors
     ///
@@ -100,14 +109,26 @@ impl Rooms {
             max_depth: query.max_depth,
             limit: query.limit,
         };
-        let snapshot = self.snapshot().await?;
+        let mut snapshot = self.snapshot().await?;
         let mut known = Known::new();
+        let mut told = Told::default();
         let mut unknown = vec![space.to_owned()];
         let mut steps;
         loop {
-            let read = self.summaries(&snapshot, Some(viewer), &unknown, true);
+            let read = self.summaries(&snapshot, Who::Person(viewer), &unknown, true);
             let read = read.await?;
+            for space in read.iter().flatten() {
+                told.note(space);
+            }
+            let closed = unknown.iter().zip(&read);
+            let closed = closed.filter(|(_, summary)| summary.is_none());
+            let closed: Vec<_> = closed.map(|(id, _)| id.clone()).collect();
             known.extend(unknown.into_iter().zip(read));
+            if !closed.is_empty() {
+                snapshot = self
+                    .look_elsewhere(snapshot, viewer, query, &closed, (&mut told, &mut known))
+                    .await?;
+            }
             if known.get(space).is_none_or(Option::is_none) {
                 return Err(error::forbidden(
                     "You may not look into this room, or it does not exist",
@@ -143,6 +164,32 @@ impl Rooms {
             token
         });
         Ok(HierarchyPage { rooms, next })
+    }
+
+    /// Makes known what other servers tell of those rooms that this server is not in, and gives a view that is
+    /// fresh after that.
+    async fn look_elsewhere(
+        &self,
+        snapshot: Snapshot,
+        viewer: &Viewer,
+        query: HierarchyQuery,
+        closed: &[OwnedRoomId],
+        (told, known): (&mut Told, &mut Known),
+    ) -> error::Result<Snapshot> {
+        let here = self.are_here(&snapshot, closed).await?;
+        let away = closed.iter().zip(here).filter(|(_, here)| !here);
+        let away: Vec<_> = away.map(|(id, _)| id.clone()).collect();
+        if away.is_empty() {
+            return Ok(snapshot);
+        }
+        self.fetch_told(told, &away, query.suggested_only).await;
+        let snapshot = self.snapshot().await?;
+        for id in away {
+            let user = Some(&*viewer.user_id);
+            let summary = self.told_to(&snapshot, told, user, &id).await?;
+            known.insert(id, summary);
+        }
+        Ok(snapshot)
     }
 
     /// Where the page ended whose token this is.

@@ -27,6 +27,7 @@ mod limiter;
 mod localpart;
 mod login;
 mod login_token;
+mod openid;
 mod own_limits;
 mod password;
 mod profile;
@@ -78,9 +79,9 @@ pub use self::{
     token::AccessToken,
 };
 use self::{
-    crowd::Crowd, failures::Failures, jwt::Jwt, login_token::LoginTokens, password::Passwords,
-    registration_token::FirstToken, shared_secret::Nonces, token::TokenHash, uiaa::Sessions,
-    writer::Locks,
+    crowd::Crowd, failures::Failures, jwt::Jwt, login_token::LoginTokens, openid::OpenIdTokens,
+    password::Passwords, registration_token::FirstToken, shared_secret::Nonces, token::TokenHash,
+    uiaa::Sessions, writer::Locks,
 };
 
 /// What an operator chose.
@@ -117,6 +118,7 @@ struct Inner {
     locks: Locks,
     sessions: Mutex<Sessions>,
     login_tokens: Mutex<LoginTokens>,
+    openid_tokens: Mutex<OpenIdTokens>,
     nonces: Mutex<Nonces>,
     failures: Failures,
     crowd: Option<Crowd>,
@@ -167,6 +169,7 @@ impl Users {
             locks: Locks::default(),
             sessions: Mutex::default(),
             login_tokens: Mutex::default(),
+            openid_tokens: Mutex::default(),
             nonces: Mutex::default(),
             requesters: Cache::new(MAX_REQUESTERS),
             invalidations: 0.into(),

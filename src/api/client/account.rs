@@ -3,15 +3,34 @@
 use std::sync::Arc;
 
 use error::Result;
-use ruma::api::client::account::{
-    ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity, deactivate,
-    get_username_availability,
-    register::{self, LoginType, RegistrationKind},
-    whoami,
+use ruma::{
+    api::client::account::{
+        ThirdPartyIdRemovalStatus, change_password, check_registration_token_validity, deactivate,
+        get_username_availability,
+        register::{self, LoginType, RegistrationKind},
+        request_openid_token, whoami,
+    },
+    authentication::TokenType,
 };
 use users::{NewDevice, Registration, Requester};
 
+use super::check_own;
 use crate::{Call, Server};
+
+/// [`POST /user/{userId}/openid/request_token`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridopenidrequest_token).
+pub(super) async fn request_openid_token(
+    server: Server,
+    call: Call<request_openid_token::v3::Request>,
+) -> Result<request_openid_token::v3::Response> {
+    check_own(&call.caller, &call.user_id)?;
+    let (token, lifetime) = server.users.create_openid_token(&call.caller);
+    Ok(request_openid_token::v3::Response::new(
+        token,
+        TokenType::Bearer,
+        server.users.server_name().to_owned(),
+        lifetime,
+    ))
+}
 
 /// [`POST /register`](https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register).
 pub(super) async fn register(

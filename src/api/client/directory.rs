@@ -2,7 +2,7 @@
 
 use error::Result;
 use federation::{Failure, Patience, Question};
-use rooms::{DirectoryPage, DirectoryQuery, DirectoryToken, Room};
+use rooms::{DirectoryPage, DirectoryQuery, DirectoryToken};
 use ruma::{
     RoomAliasId, RoomId, ServerName, UInt,
     api::{
@@ -128,7 +128,7 @@ pub(crate) fn written(page: &DirectoryPage) -> Result<Written> {
         chunk: page
             .rooms
             .iter()
-            .map(|(room, row)| shown(room, row))
+            .map(|(room, row)| shown(&room.room_id, row))
             .collect(),
         next_batch: token(&page.next),
         prev_batch: token(&page.prev),
@@ -140,7 +140,7 @@ pub(crate) fn written(page: &DirectoryPage) -> Result<Written> {
 
 /// A room as the directory shows it.
 #[derive(Serialize)]
-pub(super) struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     room_id: &'a RoomId,
     num_joined_members: u64,
     world_readable: bool,
@@ -158,10 +158,10 @@ pub(super) struct Shown<'a> {
     room_type: Option<&'a str>,
 }
 
-pub(super) fn shown<'a>(room: &'a Room, row: &'a DirectoryRow) -> Shown<'a> {
+pub(crate) fn shown<'a>(room_id: &'a RoomId, row: &'a DirectoryRow) -> Shown<'a> {
     let alias = row.canonical_alias.as_deref();
     Shown {
-        room_id: &room.room_id,
+        room_id,
         num_joined_members: row.joined,
         world_readable: row.world_readable,
         guest_can_join: row.guest_can_join,

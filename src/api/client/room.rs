@@ -183,7 +183,10 @@ pub(super) async fn get_summary(
     }
     let (room_id, _) = resolve(&server, &call.room_id_or_alias, &call.via).await?;
     let viewer = call.caller.as_ref().map(|caller| viewer(&server, caller));
-    let summary = server.rooms.summary(viewer.as_ref(), &room_id).await?;
+    let summary = server
+        .rooms
+        .summary(viewer.as_ref(), &room_id, &call.via)
+        .await?;
     let summary = summary
         .ok_or_else(|| error::not_found("There is no such room, or it is not open to you"))?;
     let membership = summary.membership.unwrap_or(Membership::Leave);

@@ -30,12 +30,6 @@ pub(super) async fn get_hierarchy(
         #[serde(skip_serializing_if = "Option::is_none")]
         next_batch: Option<&'a str>,
     }
-    #[derive(Serialize)]
-    struct SpaceRoom<'a> {
-        #[serde(flatten)]
-        summary: Summary<'a>,
-        children_state: Vec<&'a RawValue>,
-    }
     let limit = call.limit.map(u64::from);
     if limit == Some(0) {
         return Err(error::invalid_param("`limit` is greater than 0"));
@@ -52,36 +46,49 @@ pub(super) async fn get_hierarchy(
         .rooms
         .hierarchy(&viewer, &call.room_id, query, from)
         .await?;
-    let rooms = page.rooms.iter().map(|room| SpaceRoom {
-        summary: Summary::of(room),
-        children_state: room.children.iter().map(|child| &*child.event).collect(),
-    });
     let page = Page {
-        rooms: rooms.collect(),
+        rooms: page.rooms.iter().map(SpaceRoom::of).collect(),
         next_batch: page.next.as_deref(),
     };
     let json = serde_json::to_vec(&page).map_err(error::internal)?;
     Ok(Written(Bytes::from(json)))
 }
 
+/// A room with the rooms that it names, if it is a space.
+#[derive(Serialize)]
+pub(crate) struct SpaceRoom<'a> {
+    #[serde(flatten)]
+    summary: Summary<'a>,
+    children_state: Vec<&'a RawValue>,
+}
+
+impl<'a> SpaceRoom<'a> {
+    pub(crate) fn of(room: &'a RoomSummary) -> Self {
+        Self {
+            summary: Summary::of(room),
+            children_state: room.children.iter().map(|child| &*child.event).collect(),
+        }
+    }
+}
+
 /// A room as it is shown to those who may come to it.
 #[derive(Serialize)]
-pub(super) struct Summary<'a> {
+pub(crate) struct Summary<'a> {
     #[serde(flatten)]
     shown: Shown<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<&'a str>,
-    room_version: &'static str,
+    room_version: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allowed_room_ids: Vec<&'a RoomId>,
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(summary: &'a RoomSummary) -> Self {
+    pub(crate) fn of(summary: &'a RoomSummary) -> Self {
         Self {
-            shown: shown(&summary.room, &summary.shown),
+            shown: shown(&summary.room_id, &summary.shown),
             encryption: summary.encryption.as_deref(),
-            room_version: summary.room.rules.version(),
+            room_version: &summary.room_version,
             allowed_room_ids: summary.allowed_rooms.iter().map(AsRef::as_ref).collect(),
         }
     }

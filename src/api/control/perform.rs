@@ -1,5 +1,6 @@
 //! Carries commands out.
 
+use config::ServerRule;
 use error::Result;
 use ruma::{OwnedUserId, UserId};
 use storage::ShortUserId;
@@ -74,6 +75,31 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
             Ok(Answer::User(user.into()))
         }
         Command::ListUsers { from } => list(server, from.as_deref()).await,
+        Command::RotateSigningKey => {
+            let keys = server.federation.signing_keys();
+            keys.rotate(server.clock.now()).await?;
+            Ok(Answer::SigningKey(keys.current().key_id().to_string()))
+        }
+        Command::SetFederationPolicy {
+            enabled,
+            allow,
+            deny,
+        } => {
+            let rules = |texts: Vec<String>| -> Result<Vec<ServerRule>> {
+                let rules = texts.iter().map(|text| {
+                    let rule = text.parse();
+                    rule.map_err(|no: config::NoServerRule| error::invalid_param(no.to_string()))
+                });
+                rules.collect()
+            };
+            server.federation.set_policy(&config::Federation {
+                enabled,
+                allow: rules(allow)?,
+                deny: rules(deny)?,
+                ..config::Federation::default()
+            });
+            Ok(Answer::Done {})
+        }
         Command::Backup { folder } => {
             let (storage, media) = (server.storage.clone(), server.media.clone());
             let back_up = move || storage.backup(&folder, |backup| media.back_up(backup));

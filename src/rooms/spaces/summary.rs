@@ -1,26 +1,31 @@
 //! A room as it is shown to those who may come to it, before they do.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use futures_util::future::{try_join, try_join_all};
 use pdu::canonical;
-use ruma::{OwnedRoomId, RoomId, UInt, events::StateEventType};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UInt, events::StateEventType};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use storage::{
-    Range, Snapshot,
+    Range, ShortRoomId, Snapshot,
     schema::{self, DirectoryRow, Generation, Head, Membership, Visibility},
 };
 
 use crate::{
     ReadEvent, Room, Rooms, Viewer,
     directory::{SHOWN, show},
+    membership_of,
     restricted::{self, JoinRules},
     writer::flat_key,
 };
 
+/// People of one server in a room that are looked at.
+const PEOPLE_MAX: usize = 1_000;
 /// Children of one space that are looked at.
 const CHILDREN_MAX: usize = 2_000;
+/// Servers of one child that are looked at.
+const VIA_MAX: usize = 10;
 /// The longest `order` of a child that counts, in letters ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#ordering-of-children-within-a-space
@@ -30,7 +35,9 @@ const ORDER_MAX: usize = 50;
 #[derive(Clone, Debug)]
 pub struct RoomSummary {
     /// The room.
-    pub room: Arc<Room>,
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub room_version: String,
     /// What the directory would show of it.
     pub shown: DirectoryRow,
     /// How its messages are encrypted, if they are.
@@ -50,8 +57,21 @@ pub struct Child {
     pub room_id: OwnedRoomId,
     /// Whether the space suggests it.
     pub suggested: bool,
+    /// Servers that are said to be in it.
+    pub via: Vec<OwnedServerName>,
     /// The `m.space.child` event, stripped, with its time.
     pub event: Box<RawValue>,
+}
+
+/// Who looks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who<'a> {
+    /// Nobody in particular.
+    Anybody,
+    /// Somebody of this server.
+    Person(&'a Viewer),
+    /// Another server.
+    Server(&'a ServerName),
 }
 
 impl RoomSummary {
@@ -63,16 +83,67 @@ impl RoomSummary {
 
 impl Rooms {
     /// A room as somebody may see it before they come to it; with no viewer, as everybody may. `None` if
-    /// they may not, or this server does not know it.
+    /// they may not, or nobody knows it: where this server is not in it, those of `via` are asked.
     pub async fn summary(
         &self,
         viewer: Option<&Viewer>,
         room_id: &RoomId,
+        via: &[OwnedServerName],
     ) -> error::Result<Option<RoomSummary>> {
         let snapshot = self.snapshot().await?;
         let ids = [room_id.to_owned()];
-        let mut found = self.summaries(&snapshot, viewer, &ids, false).await?;
-        Ok(found.pop().flatten())
+        let who = viewer.map_or(Who::Anybody, Who::Person);
+        let mut found = self.summaries(&snapshot, who, &ids, false).await?;
+        let found = found.pop().flatten();
+        if found.is_some() || self.are_here(&snapshot, &ids).await?.contains(&true) {
+            return Ok(found);
+        }
+        let mut told = Self::told_by(room_id, via);
+        self.fetch_told(&mut told, &ids, false).await;
+        let snapshot = self.snapshot().await?;
+        let user = viewer.map(|viewer| &*viewer.user_id);
+        self.told_to(&snapshot, &told, user, room_id).await
+    }
+
+    /// Whether this server is in rooms, in their order: two round trips, and two more for rooms that were not
+    /// used lately.
+    pub(super) async fn are_here(
+        &self,
+        snapshot: &Snapshot,
+        ids: &[OwnedRoomId],
+    ) -> error::Result<Vec<bool>> {
+        let rooms = self.find_rooms(snapshot, ids).await?;
+        let known: Vec<_> = rooms.iter().flatten().map(|room| room.short).collect();
+        let joined = self.joined_of(snapshot, self.server_name(), &known).await?;
+        let mut joined = joined.into_iter();
+        let here = rooms.iter().map(|room| match room {
+            Some(_) => joined.next().unwrap_or(false),
+            None => false,
+        });
+        Ok(here.collect())
+    }
+
+    /// Whether people of a server are joined to rooms, in their order. Two round trips.
+    async fn joined_of(
+        &self,
+        snapshot: &Snapshot,
+        server: &ServerName,
+        rooms: &[ShortRoomId],
+    ) -> error::Result<Vec<bool>> {
+        let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, rooms).await?;
+        let hash = self.storage().server_hash(server);
+        let keys: Vec<_> = rooms
+            .iter()
+            .zip(&heads)
+            .filter_map(|(room, head)| Some((*room, head.as_ref()?.value.generation, hash)))
+            .collect();
+        let rows = snapshot.multi_get(&schema::SERVER_BY_ROOM, &keys).await?;
+        let mut rows = rows.into_iter();
+        let joined = heads.iter().map(|head| {
+            let row = head.as_ref().and_then(|_| rows.next()).flatten();
+            row.is_some_and(|row| row.value.joined > 0)
+        });
+        Ok(joined.collect())
     }
 
     /// The same of many rooms, in their order, with their children if these are asked for: four round trips
@@ -83,17 +154,14 @@ impl Rooms {
     pub(super) async fn summaries(
         &self,
         snapshot: &Snapshot,
-        viewer: Option<&Viewer>,
+        who: Who<'_>,
         ids: &[OwnedRoomId],
         with_children: bool,
     ) -> error::Result<Vec<Option<RoomSummary>>> {
         let rooms = self.find_rooms(snapshot, ids).await?;
         let read = async |snapshot: Snapshot| {
             let one = async |room: &Option<Arc<Room>>| match room {
-                Some(room) => {
-                    self.summary_of(&snapshot, viewer, room, with_children)
-                        .await
-                }
+                Some(room) => self.summary_of(&snapshot, who, room, with_children).await,
                 None => Ok(None),
             };
             try_join_all(rooms.iter().map(one)).await
@@ -104,7 +172,7 @@ impl Rooms {
     async fn summary_of(
         &self,
         snapshot: &Snapshot,
-        viewer: Option<&Viewer>,
+        who: Who<'_>,
         room: &Arc<Room>,
         with_children: bool,
     ) -> error::Result<Option<RoomSummary>> {
@@ -112,12 +180,13 @@ impl Rooms {
         let keys = SHOWN.into_iter().chain(more);
         let keys: Vec<_> = keys.map(|event_type| (event_type, String::new())).collect();
         let (membership, (head, state)) = try_join(
-            room.membership_of(snapshot, viewer),
+            room.membership_of(snapshot, who),
             room.current_state(self, snapshot, &keys),
         )
         .await?;
         let mut summary = RoomSummary {
-            room: Arc::clone(room),
+            room_id: room.room_id.clone(),
+            room_version: room.rules.version().to_owned(),
             shown: DirectoryRow {
                 joined: head.joined,
                 world_readable: head.visibility == Visibility::WorldReadable,
@@ -144,7 +213,7 @@ impl Rooms {
                 _ => {}
             }
         }
-        if !self.is_open_to(snapshot, viewer, &summary).await? {
+        if !self.is_open_to(snapshot, who, room, &summary).await? {
             return Ok(None);
         }
         if with_children && summary.is_space() {
@@ -159,7 +228,8 @@ impl Rooms {
     async fn is_open_to(
         &self,
         snapshot: &Snapshot,
-        viewer: Option<&Viewer>,
+        who: Who<'_>,
+        room: &Room,
         summary: &RoomSummary,
     ) -> error::Result<bool> {
         match summary.membership {
@@ -169,7 +239,12 @@ impl Rooms {
             Some(Membership::Ban) => return Ok(false),
             _ => {}
         }
-        let known = &summary.room.rules.authorization;
+        if let Who::Server(server) = who
+            && self.has_people_in(snapshot, server, room).await?
+        {
+            return Ok(true);
+        }
+        let known = &room.rules.authorization;
         let restricted = match summary.shown.join_rule.as_deref() {
             Some("public") => return Ok(true),
             Some("knock") if known.knocking => return Ok(true),
@@ -177,13 +252,43 @@ impl Rooms {
             Some("restricted") => known.restricted_join_rule,
             _ => false,
         };
-        match viewer {
-            Some(viewer) if restricted => {
-                let allowed = &summary.allowed_rooms;
+        let allowed = &summary.allowed_rooms;
+        match who {
+            Who::Person(viewer) if restricted => {
                 restricted::is_in_one(self, snapshot, &viewer.user_id, allowed).await
+            }
+            Who::Server(server) if restricted => {
+                let rooms = self.find_rooms(snapshot, allowed).await?;
+                let rooms: Vec<_> = rooms.iter().flatten().map(|room| room.short).collect();
+                let joined = self.joined_of(snapshot, server, &rooms).await?;
+                Ok(joined.contains(&true))
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether people of a server are in a room, or invited to it.
+    async fn has_people_in(
+        &self,
+        snapshot: &Snapshot,
+        server: &ServerName,
+        room: &Room,
+    ) -> error::Result<bool> {
+        let rooms = [room.short];
+        let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &rooms);
+        let Some(head) = heads.await?.pop().flatten() else {
+            return Ok(false);
+        };
+        let hash = self.storage().server_hash(server);
+        let range = Range::prefix(&(room.short, head.value.generation, hash));
+        let ranges = [range.limit(PEOPLE_MAX)];
+        let rows = snapshot.multi_range(&schema::MEMBER_BY_SERVER, &ranges);
+        let rows = rows.await?.into_iter().flatten();
+        let numbers: Vec<_> = rows.map(|(_, row)| row.value).collect();
+        let events = room.read_state(snapshot, &numbers).await?;
+        let mut memberships = events.iter().flatten().map(membership_of);
+        Ok(memberships
+            .any(|membership| matches!(membership, Some(Membership::Join | Membership::Invite))))
     }
 }
 
@@ -192,9 +297,12 @@ impl Room {
     async fn membership_of(
         &self,
         snapshot: &Snapshot,
-        viewer: Option<&Viewer>,
+        who: Who<'_>,
     ) -> error::Result<Option<Membership>> {
-        let keys: Vec<_> = viewer.iter().map(|who| (who.short, self.short)).collect();
+        let keys: Vec<_> = match who {
+            Who::Person(viewer) => vec![(viewer.short, self.short)],
+            Who::Anybody | Who::Server(_) => Vec::new(),
+        };
         let rows = snapshot.multi_get(&schema::ROOM_BY_USER, &keys).await?;
         let row = rows.into_iter().flatten().next();
         let row = row.map(|row| row.value.value).filter(|row| !row.forgotten);
@@ -225,42 +333,65 @@ impl Room {
 }
 
 /// By what children are ordered: those with an order come first.
-type Order = (bool, Option<String>, u64, OwnedRoomId);
+pub(super) type Order = (bool, Option<String>, u64, OwnedRoomId);
+
+/// What an `m.space.child` says.
+#[derive(Deserialize)]
+struct ChildContent {
+    via: Vec<String>,
+    order: Option<serde_json::Value>,
+    suggested: Option<serde_json::Value>,
+}
+
+/// An `m.space.child` event, stripped, with its time.
+#[derive(Deserialize, Serialize)]
+struct StrippedChild<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    state_key: Cow<'a, str>,
+    #[serde(borrow)]
+    sender: Cow<'a, str>,
+    origin_server_ts: UInt,
+    #[serde(borrow)]
+    content: &'a RawValue,
+}
 
 /// A room that a space names. One that no server is named for is none: so children are taken out.
 fn child(event: &ReadEvent) -> Option<(Order, Child)> {
-    #[derive(Deserialize)]
-    struct Content {
-        via: Vec<String>,
-        order: Option<serde_json::Value>,
-        suggested: Option<serde_json::Value>,
-    }
-    #[derive(Serialize)]
-    struct Stripped<'a> {
-        r#type: &'a str,
-        state_key: &'a str,
-        sender: &'a str,
-        origin_server_ts: UInt,
-        content: &'a RawValue,
-    }
     let header = &event.row.header;
-    let state_key = header.state_key.as_deref()?;
-    let room_id = OwnedRoomId::try_from(state_key).ok()?;
-    let content: Content = serde_json::from_slice(event.content()).ok()?;
+    child_of(&StrippedChild {
+        r#type: header.event_type.as_str().into(),
+        state_key: header.state_key.as_deref()?.into(),
+        sender: header.sender.as_str().into(),
+        origin_server_ts: UInt::new_saturating(header.origin_server_ts),
+        content: serde_json::from_slice(event.content()).ok()?,
+    })
+}
+
+/// The same of an event that another server tells.
+pub(super) fn told_child(event: &RawValue) -> Option<(Order, Child)> {
+    let stripped: StrippedChild<'_> = serde_json::from_str(event.get()).ok()?;
+    if stripped.r#type != "m.space.child" {
+        return None;
+    }
+    child_of(&stripped)
+}
+
+fn child_of(stripped: &StrippedChild<'_>) -> Option<(Order, Child)> {
+    let room_id = OwnedRoomId::try_from(&*stripped.state_key).ok()?;
+    let content: ChildContent = serde_json::from_str(stripped.content.get()).ok()?;
     if content.via.is_empty() {
         return None;
     }
-    let stripped = Stripped {
-        r#type: &header.event_type,
-        state_key,
-        sender: &header.sender,
-        origin_server_ts: UInt::new_saturating(header.origin_server_ts),
-        content: serde_json::from_slice(event.content()).ok()?,
-    };
+    let via = content.via.iter().take(VIA_MAX);
     let child = Child {
         room_id: room_id.clone(),
         suggested: content.suggested == Some(true.into()),
-        event: to_raw_value(&stripped).ok()?,
+        via: via
+            .filter_map(|server| ServerName::parse(server.as_str()).ok())
+            .collect(),
+        event: to_raw_value(stripped).ok()?,
     };
     let printable = |letter| (' '..='~').contains(&letter);
     let order = match content.order {
@@ -269,7 +400,12 @@ fn child(event: &ReadEvent) -> Option<(Order, Child)> {
     };
     let order = order.filter(|order| order.len() <= ORDER_MAX && order.chars().all(printable));
     Some((
-        (order.is_none(), order, header.origin_server_ts, room_id),
+        (
+            order.is_none(),
+            order,
+            stripped.origin_server_ts.into(),
+            room_id,
+        ),
         child,
     ))
 }

@@ -63,7 +63,7 @@ async fn everything(
         let page = rooms.hierarchy(viewer, space, query, from.as_deref()).await;
         let page = page.unwrap();
         assert!(page.rooms.len() <= limit);
-        found.extend(page.rooms.into_iter().map(|one| one.room.room_id.clone()));
+        found.extend(page.rooms.into_iter().map(|one| one.room_id));
         match page.next {
             Some(next) => from = Some(next),
             None => return found,
