@@ -283,10 +283,8 @@ async fn people_see_of_each_other_what_they_do_now() {
     let event = std::cell::RefCell::new(String::new());
     bob.until("the message", |sync| {
         let events = sync["rooms"]["join"][&room]["timeline"]["events"].as_array();
-        let found = events.into_iter().flatten();
-        let found = found
-            .filter(|event| event["content"]["body"] == "hello")
-            .next_back();
+        let mut events = events.into_iter().flatten();
+        let found = events.rfind(|event| event["content"]["body"] == "hello");
         if let Some(found) = found {
             *event.borrow_mut() = found["event_id"].as_str().unwrap().to_owned();
         }
