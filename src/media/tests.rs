@@ -170,7 +170,7 @@ async fn ids_that_are_none_and_files_of_others_are_not_found() {
     let id = world.upload(b"a").await.unwrap();
     let other = server_name!("example.org");
     let found = world.media.find(other, &id, Duration::ZERO, pending());
-    refused(found.await, 404, "M_NOT_FOUND");
+    refused(found.await, 502, "M_UNKNOWN");
 }
 
 #[tokio::test(start_paused = true)]

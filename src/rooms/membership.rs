@@ -88,7 +88,10 @@ impl Rooms {
             Ok(authoriser) => authoriser,
             Err(error) if error.status() == StatusCode::BAD_REQUEST => {
                 // Others who are in the room may be able to.
-                let arriving = self.arriving(&room.room_id, user, &[]).await?;
+                let arriving = match self.arriving(&room.room_id, user, &[]).await {
+                    Err(nobody) if nobody.status() == StatusCode::FORBIDDEN => return Err(error),
+                    arriving => arriving?,
+                };
                 return match self.join_by_voucher(&arriving, said).await {
                     Err(other) if other.status() == StatusCode::NOT_FOUND => Err(error),
                     joined => joined,

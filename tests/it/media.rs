@@ -178,13 +178,12 @@ async fn files_are_for_those_with_an_account() {
 async fn what_is_not_there_is_not_found() {
     let server = server().await;
     let alice = server.user("alice").await;
-    for nowhere in [
-        "localhost/nosuch",
-        "elsewhere.example/abc?allow_remote=false",
-        "elsewhere.example/abc",
+    for (nowhere, expected) in [
+        ("localhost/nosuch", (404, "M_NOT_FOUND")),
+        ("elsewhere.invalid/abc", (502, "M_UNKNOWN")),
     ] {
         let (status, errcode, ..) = download(&server, Some(&alice), &at(nowhere)).await;
-        assert_eq!((status, &*errcode), (404, "M_NOT_FOUND"), "{nowhere}");
+        assert_eq!((status, &*errcode), expected, "{nowhere}");
     }
     for wrong in [
         "localhost/..%2F..%2Fetc%2Fpasswd",

@@ -314,8 +314,8 @@ async fn keeps_profiles_account_data_and_filters_of_their_owner() {
     );
     refused(
         get(&server, &bob, "/profile/@a:elsewhere.example").await,
-        404,
-        "M_NOT_FOUND",
+        502,
+        "M_UNKNOWN",
     );
 
     let data = "/user/@alice:localhost/account_data/org.example.colour";

@@ -218,11 +218,14 @@ fn refused(asked: &str, answer: &Answer) {
     sentence(asked, answer);
 }
 
-/// The answer may be a success; if not, it says why.
+/// The answer may be a success; if not, it says why. That another server cannot be asked is no fault of ours.
 #[track_caller]
 fn no_fault(asked: &str, answer: &Answer) {
+    let why = answer.body["error"].as_str().unwrap_or_default();
+    let elsewhere =
+        why.ends_with("could not be asked") || why.contains("could not be fetched from");
     assert!(
-        answer.status < 500,
+        answer.status < 500 || (answer.status == 502 && elsewhere),
         "{asked}: {} {}",
         answer.status,
         answer.body
@@ -611,7 +614,10 @@ async fn rooms_that_are_not_there_and_rooms_of_others_look_the_same() {
             // Whether a room is published, and joining it, tell of themselves that it exists.
             let tells = ["get_room_visibility", "join_room_by_id"].contains(&route.name);
             // So tells a server whether it can help another one into a room, or out of it.
-            let helps = ["membership", "thirdparty"].contains(&route.module);
+            let helps = ["membership", "thirdparty"].contains(&route.module)
+                || ["/send_join/", "/send_leave/"]
+                    .iter()
+                    .any(|first| path.contains(first));
             let helps = helps && route.api == config::Api::Federation;
             if !tells && !helps {
                 assert_eq!(

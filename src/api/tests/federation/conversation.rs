@@ -88,7 +88,8 @@ impl Person {
 
     async fn say(&self, room: &str, text: &str) {
         let body = json!({ "msgtype": "m.text", "body": text });
-        let path = format!("/rooms/{room}/send/m.room.message/{text}");
+        let transaction = text.replace(' ', "-");
+        let path = format!("/rooms/{room}/send/m.room.message/{transaction}");
         let sent = self.ask(Method::PUT, &path, &body).await;
         assert!(sent["event_id"].is_string(), "{sent}");
     }
