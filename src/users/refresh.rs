@@ -153,20 +153,31 @@ impl Users {
             return Ok(());
         };
         let device = self.0.storage.device_hash(token.value.device_id.as_str());
-        let snapshot = self.snapshot().await?;
-        let row = snapshot.multi_get(&REFRESH_BY_TOKEN, &[old]).await?;
-        let row = row.into_iter().flatten().next();
-        let mut batch = Batch::new();
-        let mut ended = Vec::new();
-        batch.expect_equals(&DEVICE_BY_TOKEN, &hash, &token.raw);
-        let used = TokenRow {
-            ends_refresh: None,
-            ..token.value.clone()
+        let mut writer = self.writer(user).await;
+        let ended = loop {
+            let mut reads = Reads::new();
+            let token = reads.get(&DEVICE_BY_TOKEN, &hash);
+            let row = reads.get(&REFRESH_BY_TOKEN, &old);
+            let answers = writer.snapshot().await?.read(&reads).await?;
+            let token = answers.one(&token)?;
+            let Some(token) = token.filter(|token| token.value.ends_refresh == Some(old)) else {
+                // Whoever was faster has done the same, or has ended this token.
+                return Ok(());
+            };
+            let mut batch = Batch::new();
+            let mut ended = Vec::new();
+            batch.expect_equals(&DEVICE_BY_TOKEN, &hash, &token.raw);
+            let used = TokenRow {
+                ends_refresh: None,
+                ..token.value
+            };
+            batch.put(&DEVICE_BY_TOKEN, &hash, &used);
+            let row = answers.one(&row)?;
+            end_pair(&mut batch, (user, device), old, row.as_ref(), &mut ended);
+            if writer.commit(batch).await?.is_some() {
+                break ended;
+            }
         };
-        batch.put(&DEVICE_BY_TOKEN, &hash, &used);
-        end_pair(&mut batch, (user, device), old, row.as_ref(), &mut ended);
-        // Whoever was faster has done the same, or has ended this token.
-        self.writer(user).await.commit(batch).await?;
         self.forget_requesters(&ended);
         Ok(())
     }
