@@ -106,19 +106,27 @@ async fn same_state(two: &Two, room: &str) -> BTreeMap<(String, String), String>
     .await
 }
 
-/// What was said in a room, as somebody sees it, in no order.
+/// What was said in a room, as somebody sees it, in no order: from the end back, as clients read.
 async fn said(user: &User, room: &str) -> BTreeSet<(String, String)> {
-    let timeline = user.timeline(room).await;
-    let messages = timeline
-        .iter()
-        .filter(|event| event["type"] == "m.room.message");
-    messages
-        .map(|event| {
+    let mut all = BTreeSet::new();
+    let mut from = String::new();
+    loop {
+        let path = format!("/rooms/{room}/messages?dir=b&limit=100{from}");
+        let page = user.get(&path).await.ok();
+        let events = page["chunk"].as_array().unwrap();
+        let messages = events
+            .iter()
+            .filter(|event| event["type"] == "m.room.message");
+        all.extend(messages.map(|event| {
             let id = event["event_id"].as_str().unwrap().to_owned();
             let body = event["content"]["body"].as_str().unwrap_or_default();
             (id, body.to_owned())
-        })
-        .collect()
+        }));
+        match page["end"].as_str().filter(|_| !events.is_empty()) {
+            Some(end) => from = format!("&from={}", encode(end)),
+            None => return all,
+        }
+    }
 }
 
 /// Waits until somebody sees these messages.
