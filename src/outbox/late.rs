@@ -95,10 +95,11 @@ impl Outbox {
         let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
         let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
         let lacking = lacking(&snapshot, hash, rows).await?;
-        let mut left = most.min(PDUS_MAX);
+        let most = most.min(PDUS_MAX);
+        let mut left = most;
         for of_room in lacking {
             let end = Place::live(of_room.late.head.next_slot);
-            let (events, more) = self.events(&snapshot, &of_room).await?;
+            let (events, more) = self.events(&snapshot, &of_room, most).await?;
             if events.len() > left && !transaction.is_empty() {
                 break;
             }
@@ -117,11 +118,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// The events of a room that a server is told of, and where to go on, if there are more.
+    /// The events of a room that a server is told of, at most so many where it is told of each, and where to go
+    /// on, if there are more.
     async fn events(
         &self,
         snapshot: &Snapshot,
         lacking: &Lacking,
+        most: usize,
     ) -> error::Result<(Vec<Box<serde_json::value::RawValue>>, Option<Place>)> {
         let ours = self.rooms().server_name();
         let from = lacking.late.row.value.from;
@@ -152,8 +155,8 @@ impl Outbox {
             // Whatever we said of its people: that they are not in the room any more.
             members().filter(is_late).filter(is_ours).collect()
         } else if !moved && lag <= EACH_MAX {
-            more = lacking.placed.get(PDUS_MAX).map(|(place, _)| *place);
-            let placed = lacking.placed.iter().take(PDUS_MAX);
+            more = lacking.placed.get(most).map(|(place, _)| *place);
+            let placed = lacking.placed.iter().take(most);
             let placed = placed.filter_map(|(_, it)| events.get(it));
             placed.filter(is_ours).collect()
         } else {

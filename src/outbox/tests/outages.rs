@@ -125,6 +125,26 @@ async fn what_a_server_refuses_for_good_is_given_up_alone() {
 }
 
 #[tokio::test]
+async fn what_a_late_server_refuses_for_good_is_given_up_alone() {
+    let world = World::new(&["alice"]).await;
+    let room = world.room(0).await;
+    world.far_member(&room, "@b:b.example", "join").await;
+    world.network.mood("b.example", Mood::Away);
+    for text in texts(0..40) {
+        world.say(&room, &text).await;
+        world.send_all().await;
+    }
+    world
+        .network
+        .mood("b.example", Mood::Picky("text 17".to_owned()));
+    world.wait();
+    world.send_all().await;
+    let mut expected = texts(0..40);
+    expected.remove(17);
+    assert_eq!(world.network.bodies("b.example"), expected);
+}
+
+#[tokio::test]
 async fn a_lane_with_too_much_in_it_is_written_down() {
     let world = World::new(&["alice"]).await;
     let rooms = [world.room(0).await, world.room(0).await];
