@@ -374,3 +374,13 @@ pub fn redaction_applies(
         || redaction.sender().server_name() == target.sender().server_name()
         || power.has(redaction.sender(), NamedLevel::Redact)?)
 }
+
+/// Whether somebody may redact what others say in a room, and send the events that do so.
+///
+/// # Errors
+///
+/// If a power level that decides is malformed.
+pub fn may_redact_others(user: &UserId, power: &PowerLevels<'_>) -> Result<bool, AuthError> {
+    let to_send = power.to_send("m.room.redaction", false)?;
+    Ok(power.user(user)? >= to_send.into() && power.has(user, NamedLevel::Redact)?)
+}

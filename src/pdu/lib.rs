@@ -30,7 +30,8 @@ mod version;
 
 pub use self::{
     auth::{
-        AuthError, check_auth, check_auth_without_state, check_own_power_levels, redaction_applies,
+        AuthError, check_auth, check_auth_without_state, check_own_power_levels, may_redact_others,
+        redaction_applies,
     },
     auth_types::auth_types,
     chain::{AuthChain, AuthChainError, AuthSetHash},

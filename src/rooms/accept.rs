@@ -22,6 +22,7 @@ use storage::{
 pub(crate) use self::related::EVERYBODY;
 use crate::{
     Group, StoredEvent,
+    redact_all::{self, Pruning},
     writer::{Entry, Judged, Working, flat_key, write_answer},
 };
 
@@ -88,6 +89,25 @@ pub(crate) fn lay_down(
     };
     batch.expect_absent(&schema::NUMBER_BY_EVENT, &name);
     batch.put(&schema::NUMBER_BY_EVENT, &name, &reference);
+}
+
+/// Prunes events whose sender was removed together with all they said, as far as that still holds; of the
+/// batch's events they are the `index`th and those after it. How many events the batch has then.
+pub(crate) fn prune_all(
+    storage: &Storage,
+    batch: &mut Batch,
+    working: &mut Working,
+    pruning: &Pruning,
+    index: u16,
+) -> u16 {
+    let mut writing = Writing {
+        storage,
+        batch,
+        working,
+        index,
+    };
+    writing.prune_all(pruning);
+    writing.index
 }
 
 /// Puts what a group asks for besides its events into the batch.
@@ -179,6 +199,16 @@ impl Writing<'_> {
             }
         }
         self.related(&judged, counted);
+        redact_all::leave_job(self.storage, self.batch, self.short(), &judged.event);
+        for entry in &judged.change.entries {
+            if let Some(event) = entry
+                .after
+                .as_ref()
+                .filter(|it| it.number != judged.event.number)
+            {
+                redact_all::leave_job(self.storage, self.batch, self.short(), event);
+            }
+        }
         let working = self.working;
         if let Some(written) = judged.change.written {
             working.head.joined = written.joined;

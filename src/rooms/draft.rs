@@ -7,6 +7,8 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, events::TimelineEvent
 use serde_json::value::RawValue;
 use storage::{Batch, OnceKey, ShortRoomId, schema::Sent};
 
+use crate::redact_all::Pruning;
+
 /// An event that somebody here wants to send; the room's writer gives it its place in the graph.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -72,6 +74,8 @@ pub struct Group {
     pub once: Option<OnceKey>,
     /// Other rows of the same commit.
     pub more: Option<MoreRows>,
+    /// What is to be pruned without a redaction, instead of drafts.
+    pub(crate) pruning: Option<Pruning>,
     /// For the group that makes a new room: its short id (the draft of `m.room.create` comes first).
     pub(crate) create: Option<NewRoom>,
 }
@@ -114,6 +118,7 @@ impl fmt::Debug for Group {
             .field("drafts", &self.drafts)
             .field("once", &self.once)
             .field("more", &self.more.is_some())
+            .field("pruning", &self.pruning)
             .field("create", &self.create)
             .finish()
     }

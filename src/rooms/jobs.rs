@@ -20,6 +20,7 @@ use crate::{
     extremities::TIE_TOGETHER,
     guests::GUESTS_LEAVE,
     membership::json_content,
+    redact_all::REDACT_ALL,
     upgrade::{CARRY_OVER, UPGRADE},
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
 };
@@ -83,6 +84,7 @@ impl Rooms {
             UPGRADE => self.finish_upgrade(&row.value).await,
             CARRY_OVER => self.carry_over(&row.value).await,
             GUESTS_LEAVE => self.let_guests_leave(&row.value).await,
+            REDACT_ALL => self.redact_all(&row.value).await,
             LOOK_AGAIN => self.list_again(&row.value).await,
             TIE_TOGETHER => self.tie_together(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,

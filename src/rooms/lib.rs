@@ -37,6 +37,7 @@ mod read;
 mod read_marker;
 mod receipts;
 mod receive;
+mod redact_all;
 mod relation_filter;
 mod relations;
 mod remote;
@@ -96,6 +97,7 @@ pub use self::{
     read::ReadEvent,
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
+    redact_all::REDACT_EVENTS,
     relation_filter::RelationFilter,
     relations::{RECURSION_DEPTH, Related},
     remote::Taken,

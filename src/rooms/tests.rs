@@ -14,6 +14,7 @@ mod nearest;
 pub(crate) mod people;
 mod reading;
 mod receive;
+mod redact_all;
 mod relations;
 mod restricted;
 mod spaces;

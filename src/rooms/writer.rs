@@ -280,7 +280,8 @@ impl RoomWriter {
         warm: &mut Option<Box<Working>>,
         sent: &mut Vec<Vec<OwnedEventId>>,
     ) -> error::Result<Attempt> {
-        if !sent.is_empty() && load::are_stored(rooms, sent.concat()).await? {
+        // What was only pruned leaves no new event behind: it is done again.
+        if sent.iter().any(|ids| !ids.is_empty()) && load::are_stored(rooms, sent.concat()).await? {
             let known = std::mem::take(sent);
             // Those without events were answered when they were judged.
             waiting.drain(..).zip(known).for_each(|(one, ids)| {
@@ -297,7 +298,7 @@ impl RoomWriter {
         let mut keep = Vec::new();
         for one in waiting.drain(..) {
             match working.judge_group(rooms, &one.group).await {
-                Ok(judged) if judged.is_empty() => {
+                Ok(judged) if judged.is_empty() && one.group.pruning.is_none() => {
                     let _ = one.answer.send(Ok(working.answers(&one.group)));
                 }
                 Ok(judged) => {
@@ -314,6 +315,11 @@ impl RoomWriter {
                             index += 1;
                         }
                         ids.push(outcome.event_id);
+                    }
+                    if let Some(pruning) = &one.group.pruning {
+                        let storage = rooms.storage();
+                        index =
+                            accept::prune_all(storage, &mut batch, &mut working, pruning, index);
                     }
                     accept::finish_group(&mut batch, &one.group, &ids);
                     working.remember(&one.group, &ids);

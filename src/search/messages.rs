@@ -120,6 +120,9 @@ pub(crate) async fn touched(
             if let Some(target) = &header.redacts {
                 follow(target, true);
             }
+        } else if header.redacted_because.is_some() {
+            touched.messages.insert(event.number);
+            touched.redacted.push(event.number);
         } else if kind_of(event).is_some() {
             match edits(event) {
                 Some(original) => follow(&original, false),

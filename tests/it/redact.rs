@@ -117,3 +117,38 @@ async fn events_of_other_rooms_are_out_of_reach() {
         "here"
     );
 }
+
+#[tokio::test]
+async fn a_ban_may_take_all_words_of_its_target_away() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let (stays, goes) = (alice.say(&room, "buy").await, bob.say(&room, "buy").await);
+    let flag = "org.matrix.msc4293.redact_events";
+    let body = json!({"user_id": bob.id, "reason": "spam", flag: "yes"});
+    alice
+        .post(&format!("/rooms/{room}/ban"), body)
+        .await
+        .refused(400, "M_BAD_JSON");
+    let body = json!({"user_id": bob.id, "reason": "spam", flag: true});
+    alice.post(&format!("/rooms/{room}/ban"), body).await.ok();
+    // It is done in the background.
+    let mut seen = alice.event(&room, &goes).await.ok();
+    for _ in 0..1_000 {
+        if seen["content"] == json!({}) {
+            break;
+        }
+        seen = alice.event(&room, &goes).await.ok();
+    }
+    let because = &seen["unsigned"]["redacted_because"];
+    assert_eq!(because["content"]["reason"], "spam");
+    assert_eq!(because["content"][flag], true);
+    assert_eq!(bodies(&alice.timeline(&room).await), ["buy"]);
+    // A search waits for what its asker has done.
+    alice.say(&room, "done").await;
+    let criteria = json!({"search_categories": {"room_events": {"search_term": "buy"}}});
+    let found = alice.post("/search", criteria).await.ok();
+    let found = &found["search_categories"]["room_events"]["results"];
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found[0]["result"]["event_id"], stays);
+}

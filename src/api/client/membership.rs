@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use error::Result;
-use rooms::{MEMBERSHIPS, ReadEvent, Room, Said, membership_of};
+use rooms::{MEMBERSHIPS, REDACT_EVENTS, ReadEvent, Room, Said, membership_of};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
@@ -13,6 +13,7 @@ use ruma::{
     },
     events::room::member::MembershipState,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use storage::schema::Membership;
 use users::Requester;
@@ -179,7 +180,7 @@ pub(super) async fn kick_user(
 ) -> Result<kick_user::v3::Response> {
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
-    let said = because(request.reason);
+    let said = removing(request.reason, &call.body)?;
     let sender = &call.caller.user_id;
     server
         .rooms
@@ -195,7 +196,7 @@ pub(super) async fn ban_user(
 ) -> Result<ban_user::v3::Response> {
     let request = call.request;
     let room = server.rooms.room(&request.room_id).await?;
-    let said = because(request.reason);
+    let said = removing(request.reason, &call.body)?;
     let sender = &call.caller.user_id;
     server
         .rooms
@@ -334,6 +335,22 @@ fn said_in(body: &[u8]) -> Result<Said> {
         more,
         ..Said::default()
     })
+}
+
+/// What is said with a kick or a ban, which may take away all that its target has said (MSC4293).
+fn removing(reason: Option<String>, body: &[u8]) -> Result<Said> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default, rename = "org.matrix.msc4293.redact_events")]
+        redact_events: bool,
+    }
+    let body: Body =
+        serde_json::from_slice(body).map_err(|fault| error::bad_json(fault.to_string()))?;
+    let mut said = because(reason);
+    if body.redact_events {
+        said.more.insert(REDACT_EVENTS.to_owned(), json!(true));
+    }
+    Ok(said)
 }
 
 pub(super) fn because(reason: Option<String>) -> Said {

@@ -8,14 +8,15 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use storage::{
-    ShortUserId,
-    schema::{self, MentionRow, Place, RedactionRow, RelationRow},
+    Position, ShortUserId,
+    schema::{self, MentionRow, Place, RedactionRow, RelationRow, StreamRecord},
 };
 
 use super::Writing;
 use crate::{
     StoredEvent,
     event::{Mentions, Relation},
+    redact_all::Pruning,
     writer::{Judged, pruned_by},
 };
 
@@ -202,7 +203,7 @@ impl Writing<'_> {
             return;
         };
         let target = self.working.events.get(&target_id).cloned().flatten();
-        let applied = target.is_some_and(|target| self.prune(judged, &target));
+        let applied = target.is_some_and(|target| self.prune(&judged.event, &target));
         let target_hash = self.storage.event_hash(&target_id);
         let key = (self.short(), target_hash, judged.event.number);
         self.batch.put(
@@ -212,7 +213,38 @@ impl Writing<'_> {
         );
     }
 
-    fn prune(&mut self, judged: &Judged, target: &Arc<StoredEvent>) -> bool {
+    /// Prunes events of somebody who was removed together with all they said (MSC4293), and tells those who
+    /// keep an index of them.
+    pub(super) fn prune_all(&mut self, pruning: &Pruning) {
+        let member = StateEventType::RoomMember;
+        let Some(because) = self.working.current(&member, &pruning.user).cloned() else {
+            return;
+        };
+        if because.number != pruning.because {
+            return;
+        }
+        for target in &pruning.targets {
+            let target = self.working.events.get(target).cloned().flatten();
+            let target = target.filter(|target| target.header.redacted_because.is_none());
+            let Some(target) = target.filter(|target| self.prune(&because, target)) else {
+                continue;
+            };
+            let record = StreamRecord {
+                room: self.short(),
+                number: target.number,
+                place: target.header.place,
+                historic: true,
+                local: false,
+                servers: Vec::new(),
+            };
+            let position = Position::pending(self.index);
+            self.batch
+                .put(&schema::STREAM_BY_POSITION, &position, &record);
+            self.index = self.index.saturating_add(1);
+        }
+    }
+
+    fn prune(&mut self, because: &StoredEvent, target: &Arc<StoredEvent>) -> bool {
         let room = &self.working.room;
         let Some(create) = self.working.current(&StateEventType::RoomCreate, "") else {
             return false;
@@ -220,7 +252,7 @@ impl Writing<'_> {
         let levels = self.working.current(&StateEventType::RoomPowerLevels, "");
         let levels = levels.map(|event| event.pdu.as_ref());
         let power = PowerLevels::new(room.rules, &create.pdu, levels);
-        let Some(pruned) = pruned_by(room, &judged.event, target, &power) else {
+        let Some(pruned) = pruned_by(room, because, target, &power) else {
             return false;
         };
         let pruned = Arc::new(pruned);

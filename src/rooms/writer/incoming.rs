@@ -299,6 +299,11 @@ impl Judging<'_> {
         let own = self
             .pruned_if_redacted(own, create.as_deref(), before)
             .await?;
+        let own = match (&verdict, live) {
+            // By it they are in the room again, or nobody is who was removed.
+            (None, true) => own,
+            _ => self.pruned_if_removed(own),
+        };
         let (extremities, change) = match (&verdict, live) {
             (None, true) => self.now(&own, &chains, roots, first).await?,
             _ => self.unchanged(),

@@ -9,7 +9,7 @@ use ruma::{
 };
 use storage::OnceKey;
 
-use crate::{Draft, Group, StateKey, StoredEvent, event::Mentions};
+use crate::{Draft, Group, StateKey, StoredEvent, event::Mentions, redact_all::Pruning};
 
 /// The state that everybody who is invited, or who knocks, gets to see (client-server API, *Stripped
 /// state*).
@@ -47,6 +47,9 @@ impl Needs {
         let mut needs = Self::default();
         for group in groups {
             needs.once.extend(group.once);
+            if let Some(pruning) = &group.pruning {
+                needs.add_pruning(pruning);
+            }
             for draft in &group.drafts {
                 needs.add(rules, server_name, draft);
             }
@@ -88,6 +91,15 @@ impl Needs {
             needs.members.insert(member);
         }
         needs
+    }
+
+    fn add_pruning(&mut self, pruning: &Pruning) {
+        self.state.extend([
+            (StateEventType::RoomCreate, String::new()),
+            (StateEventType::RoomPowerLevels, String::new()),
+            (StateEventType::RoomMember, pruning.user.clone()),
+        ]);
+        self.events.extend(pruning.targets.iter().cloned());
     }
 
     fn add(&mut self, rules: &RoomRules, server_name: &ServerName, draft: &Draft) {

@@ -12,7 +12,7 @@ use storage::{
 
 use super::{VERSIONS, World, person};
 use crate::{
-    Group, NewReceipt, ReadUpTo, Received, Standing,
+    Group, NewReceipt, REDACT_EVENTS, ReadUpTo, Received, Standing,
     tests::{alice, state, text},
     unread::tests as reader,
 };
@@ -112,6 +112,46 @@ async fn a_redaction_may_come_before_its_target() {
             .iter()
             .find(|pdu| pdu.event_id() == target.event_id());
         assert_eq!(stored.unwrap().content_bytes(), b"{}", "{version}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_late_of_somebody_removed_with_all_they_said_is_pruned() {
+    let mut world = World::new(Storage::model(), &RoomVersionId::V11).await;
+    world.join(1).await;
+    let latest = world.latest();
+    let (late, found) = (
+        message(&mut world, "late", latest.clone()),
+        message(&mut world, "found", latest),
+    );
+    let content = json!({ "membership": "ban", REDACT_EVENTS: true });
+    let ban = state(&alice(), "m.room.member", person(1).as_str(), content);
+    world
+        .rooms
+        .send(&world.room, Group::one(ban))
+        .await
+        .unwrap();
+    let live = Standing::Live { state_before: None };
+    let taken = world.take(&late, live).await;
+    assert!(matches!(taken, Received::SoftFailed(_)), "{taken:?}");
+    let historic = Standing::Historic {
+        place: Place { slot: 5, step: -1 },
+        fills: None,
+        state_before: None,
+    };
+    assert_eq!(world.take(&found, historic).await, Received::Accepted);
+    let snapshot = world.rooms.snapshot().await.unwrap();
+    for event in [late, found] {
+        let name = world.rooms.storage().event_hash(event.event_id());
+        let found = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &[name]).await;
+        let number = found.unwrap()[0].as_ref().unwrap().value.number.unwrap();
+        let stored = world
+            .room
+            .stored_events(&snapshot, &[number])
+            .await
+            .unwrap();
+        assert_eq!(stored[0].pdu.content_bytes(), b"{}");
+        assert!(stored[0].header.redacted_because.is_some());
     }
 }
 

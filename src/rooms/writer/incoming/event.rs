@@ -13,7 +13,7 @@ use storage::{
 };
 
 use super::Judging;
-use crate::{Room, Standing, StoredEvent};
+use crate::{Room, Standing, StoredEvent, redact_all};
 
 impl Judging<'_> {
     /// The auth chain of the event, and the hash of the set that names it.
@@ -84,6 +84,22 @@ impl Judging<'_> {
             header,
             pdu,
         })
+    }
+
+    /// What comes in late of somebody who was removed together with all they said is stored pruned (MSC4293).
+    pub(super) fn pruned_if_removed(&self, own: Arc<StoredEvent>) -> Arc<StoredEvent> {
+        let current = |kind, key| self.working.current(&kind, key);
+        let member = current(StateEventType::RoomMember, &own.header.sender);
+        let create = current(StateEventType::RoomCreate, "");
+        let (Some(member), Some(create)) = (member, create) else {
+            return own;
+        };
+        if !redact_all::is_asked_by(member) {
+            return own;
+        }
+        let levels = current(StateEventType::RoomPowerLevels, "").map(|event| &*event.pdu);
+        let power = PowerLevels::new(self.room.rules, &create.pdu, levels);
+        pruned_by(self.room, member, &own, &power).map_or(own, Arc::new)
     }
 
     /// A redaction may come before its target, which is then stored pruned.
@@ -171,7 +187,8 @@ impl Judging<'_> {
     }
 }
 
-/// The target of a redaction without what it takes away, if the redaction may.
+/// The target of a redaction, or of the removal of its sender that asks for the same, without what it takes
+/// away, if the redaction may.
 pub(crate) fn pruned_by(
     room: &Room,
     redaction: &StoredEvent,
@@ -179,7 +196,11 @@ pub(crate) fn pruned_by(
     power: &PowerLevels<'_>,
 ) -> Option<StoredEvent> {
     let is_create = *target.pdu.event_type() == TimelineEventType::RoomCreate;
-    let applies = pdu::redaction_applies(&redaction.pdu, &target.pdu, room.rules, power);
+    let applies = if redact_all::is_asked_by(redaction) {
+        pdu::may_redact_others(redaction.pdu.sender(), power)
+    } else {
+        pdu::redaction_applies(&redaction.pdu, &target.pdu, room.rules, power)
+    };
     if is_create || !applies.unwrap_or(false) {
         return None;
     }
