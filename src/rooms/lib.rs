@@ -98,7 +98,7 @@ pub use self::{
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
     redact_all::REDACT_EVENTS,
-    relation_filter::RelationFilter,
+    relation_filter::{Filter, RelationFilter},
     relations::{RECURSION_DEPTH, Related},
     remote::Taken,
     remote_devices::{DeviceUpdate, DevicesChange, KnownDevices, remote_device},

@@ -3,8 +3,9 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
 use pdu::canonical;
-use ruma::OwnedUserId;
-use serde::Deserialize;
+use ruma::{OwnedUserId, api::client::filter::FilterDefinition};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::value::RawValue;
 use storage::{
     Range, Reads, Snapshot,
     schema::{self, RelationRow},
@@ -34,9 +35,39 @@ pub struct RelationFilter {
     pub not_rel_types: Vec<String>,
 }
 
+/// A whole filter, with what it says of the relations of a timeline's events.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// What Ruma's type has of it.
+    pub plain: FilterDefinition,
+    /// What `room.timeline` says of relations.
+    pub relations: RelationFilter,
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Outer {
+            room: Inner,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Inner {
+            timeline: RelationFilter,
+        }
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let outer: Outer = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        Ok(Self {
+            plain: serde_json::from_str(json.get()).map_err(D::Error::custom)?,
+            relations: outer.room.timeline,
+        })
+    }
+}
+
 impl RelationFilter {
     /// Whether an event relates as it should.
-    pub(crate) fn passes(&self, event: &ReadEvent) -> bool {
+    pub fn passes(&self, event: &ReadEvent) -> bool {
         if self.rel_types.is_none() && self.not_rel_types.is_empty() {
             return true;
         }
@@ -66,16 +97,21 @@ impl RelationFilter {
 }
 
 impl Room {
-    /// Of some events those to which others relate as a filter wants. One round trip, if it wants anything.
-    pub(crate) async fn related_as_wanted(
+    /// To which of some events others relate as a filter wants, in their order. One round trip, if it wants
+    /// anything.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn related_as_wanted(
         &self,
         rooms: &Rooms,
         snapshot: &Snapshot,
-        events: Vec<ReadEvent>,
+        events: &[ReadEvent],
         filter: &RelationFilter,
-    ) -> error::Result<Vec<ReadEvent>> {
+    ) -> error::Result<Vec<bool>> {
         if events.is_empty() || !filter.asks_for_relations() {
-            return Ok(events);
+            return Ok(vec![true; events.len()]);
         }
         // By whom a thread was gone on with is looked for among the relations.
         let types = filter.related_by_rel_types.iter().flatten();
@@ -97,15 +133,13 @@ impl Room {
             .collect();
         let answers = snapshot.read(&reads).await?;
         let mut wanted = Vec::new();
-        for (event, (relations, thread)) in events.into_iter().zip(asked) {
+        for (relations, thread) in asked {
             let thread = thread.map(|thread| answers.one(&thread)).transpose()?;
             let thread = thread
                 .flatten()
                 .is_some_and(|thread| thread.value.count > 0);
             let relations = answers.rows(&relations)?;
-            if thread || relations.iter().any(|(_, row)| filter.wants(&row.value)) {
-                wanted.push(event);
-            }
+            wanted.push(thread || relations.iter().any(|(_, row)| filter.wants(&row.value)));
         }
         Ok(wanted)
     }

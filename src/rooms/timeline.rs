@@ -64,6 +64,7 @@ impl Room {
         look: &Look,
         span: Span,
         filter: &RoomEventFilter,
+        relations: Option<(&Rooms, &RelationFilter)>,
     ) -> error::Result<Page> {
         let paging = Paging {
             room: self,
@@ -71,7 +72,7 @@ impl Room {
             viewer,
             look,
             filter,
-            relations: None,
+            relations,
         };
         paging.page(span, None).await
     }
@@ -219,14 +220,19 @@ impl Paging<'_> {
                     .is_none_or(|(_, relations)| relations.passes(event))
             })
             .collect();
-        let events = match self.relations {
+        let related = match self.relations {
             Some((rooms, relations)) => {
                 self.room
-                    .related_as_wanted(rooms, self.snapshot, events, relations)
+                    .related_as_wanted(rooms, self.snapshot, &events, relations)
                     .await?
             }
-            None => events,
+            None => vec![true; events.len()],
         };
+        let events: Vec<_> = events
+            .into_iter()
+            .zip(related)
+            .filter_map(|(event, related)| related.then_some(event))
+            .collect();
         let visible = self
             .room
             .visible(self.snapshot, self.viewer, self.look, &events)

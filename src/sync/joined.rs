@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use rooms::{EventForm, Look, PlaceToken, ReadEvent, Room, Unread, event_filter::wants_room};
+use rooms::{
+    EventForm, Look, PlaceToken, ReadEvent, RelationFilter, Room, Unread, event_filter::wants_room,
+};
 use serde_json::{json, value::RawValue};
 use storage::schema::{AccountDataRow, Membership};
 
@@ -244,6 +246,7 @@ impl Reading<'_> {
         let related = shown.limited
             || filter.types.is_some()
             || !filter.not_types.is_empty()
+            || self.request.relations != RelationFilter::default()
             || shown.events.iter().any(ReadEvent::relates);
         let prev_batch = match shown.before {
             Some(before) => before,

@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
-use rooms::{Rooms, Viewer};
+use rooms::{RelationFilter, Rooms, Viewer};
 use ruma::api::client::filter::FilterDefinition;
 use storage::{
     NameHash, Position, ShortRoomId, ShortUserId, Snapshot, Storage, schema::Membership,
@@ -106,6 +106,8 @@ pub struct Request {
     pub since: Option<Token>,
     /// What it wants.
     pub filter: FilterDefinition,
+    /// Which events of timelines it wants by how they relate, or are related to.
+    pub relations: RelationFilter,
     /// Whether it wants the whole state of all rooms, whatever it knows.
     pub full_state: bool,
     /// Which state it wants.
@@ -187,6 +189,7 @@ impl Syncs {
             device: None,
             since: Some(since),
             filter: FilterDefinition::default(),
+            relations: RelationFilter::default(),
             full_state: false,
             state: StateForm::Before,
             timeout: Duration::ZERO,

@@ -184,6 +184,7 @@ impl World {
             device: Some(self.storage.device_hash("DEVICE")),
             since,
             filter: serde_json::from_value(filter).unwrap(),
+            relations: rooms::RelationFilter::default(),
             full_state: false,
             state: StateForm::Before,
             timeout: Duration::ZERO,

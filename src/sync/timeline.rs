@@ -46,6 +46,8 @@ impl Reading<'_> {
         ignored: &HashSet<String>,
     ) -> error::Result<Shown> {
         let filter = &self.request.filter.room.timeline;
+        let relations = &self.request.relations;
+        let passes = |event: &ReadEvent| passes(filter, event) && relations.passes(event);
         let wanted = wants_room(filter, &room.room_id);
         let limit = self.request.timeline_limit();
         let mut newest_first: Vec<(usize, ReadEvent)> = Vec::new();
@@ -62,11 +64,17 @@ impl Reading<'_> {
             let (rows, events): (Vec<_>, Vec<_>) = rows
                 .zip(events)
                 .filter_map(|(row, event)| Some((row, event?)))
-                .filter(|(_, event)| passes(filter, event) && !is_ignored(event, ignored))
+                .filter(|(_, event)| passes(event) && !is_ignored(event, ignored))
                 .unzip();
-            let visible = self.visible(room, look, &events).await?;
-            let seen = rows.into_iter().zip(events).zip(visible);
-            for (found, _) in seen.filter(|(_, visible)| *visible) {
+            let rooms = self.rooms();
+            let related = room.related_as_wanted(rooms, self.snapshot, &events, relations);
+            let visible = self.visible(room, look, &events);
+            let (related, visible) = tokio::try_join!(related, visible)?;
+            let seen = rows
+                .into_iter()
+                .zip(events)
+                .zip(related.into_iter().zip(visible));
+            for (found, _) in seen.filter(|(_, (related, visible))| *related && *visible) {
                 if newest_first.len() == limit {
                     limited = true;
                     break;

@@ -6,6 +6,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use error::Result;
 use ruma::api::client::filter::FilterDefinition;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 use storage::{Batch, NameHash, Range, ShortUserId, schema::FILTER_BY_USER};
 
@@ -21,7 +22,7 @@ impl Users {
     ///
     /// 400 `M_BAD_JSON` if it is none, 413 if it is too long, 403 if the user has too many.
     pub async fn create_filter(&self, user: ShortUserId, filter: &RawValue) -> Result<String> {
-        parse_filter(filter.get())?;
+        parse_filter::<FilterDefinition>(filter.get())?;
         // Sorted, so that the same filter has the same id however it is written.
         let value: Value = serde_json::from_str(filter.get()).map_err(not_a_filter)?;
         let json = value.to_string();
@@ -76,7 +77,11 @@ impl Users {
     /// # Errors
     ///
     /// 400 `M_BAD_JSON` if it is no filter, `M_INVALID_PARAM` if there is none with this id.
-    pub async fn filter_of(&self, user: ShortUserId, filter: &str) -> Result<FilterDefinition> {
+    pub async fn filter_of<T: DeserializeOwned>(
+        &self,
+        user: ShortUserId,
+        filter: &str,
+    ) -> Result<T> {
         if filter.trim_start().starts_with('{') {
             return parse_filter(filter);
         }
@@ -92,7 +97,7 @@ impl Users {
 /// # Errors
 ///
 /// 400 `M_BAD_JSON` if it is none, 413 if it is too long.
-fn parse_filter(json: &str) -> Result<FilterDefinition> {
+fn parse_filter<T: DeserializeOwned>(json: &str) -> Result<T> {
     if json.len() > MAX_FILTER {
         return Err(error::too_large(format!(
             "A filter has at most {MAX_FILTER} bytes"

@@ -445,7 +445,7 @@ async fn threads_are_listed_by_their_latest_reply() {
 
 /// [Filtering](https://spec.matrix.org/v1.19/client-server-api/#filtering) by relations, and MSC3874.
 #[tokio::test]
-async fn messages_are_chosen_by_how_they_relate_and_are_related_to() {
+async fn events_are_chosen_by_how_they_relate_and_are_related_to() {
     let server = server().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice.room_with(&[&bob]).await;
@@ -514,6 +514,30 @@ async fn messages_are_chosen_by_how_they_relate_and_are_related_to() {
         let query = format!("{path}&filter={}", encode(&filter.to_string()));
         let page = alice.get(&query).await.ok();
         assert_eq!(ids(list(&page, "chunk")), wanted, "{filter}");
+
+        let query = format!("/rooms/{room}/context/{root}?limit=50");
+        let query = format!("{query}&filter={}", encode(&filter.to_string()));
+        let around = alice.get(&query).await.ok();
+        let behind: Vec<_> = wanted.iter().filter(|id| **id != root).copied().collect();
+        let after = around["events_after"].as_array();
+        let after = after.map_or(&[][..], Vec::as_slice);
+        assert_eq!(ids(after), behind, "{filter}");
+
+        let whole = json!({"room": {"timeline": filter}});
+        let stored = alice
+            .post(&format!("/user/{alice_id}/filter"), whole.clone())
+            .await
+            .ok();
+        for filter in [
+            encode(&whole.to_string()),
+            stored["filter_id"].as_str().unwrap().to_owned(),
+        ] {
+            let query = format!("/sync?since={}&filter={filter}", encode(&since));
+            let sync = alice.get(&query).await.ok();
+            let timeline = &sync["rooms"]["join"][&room]["timeline"];
+            let told = timeline["events"].as_array().map_or(&[][..], Vec::as_slice);
+            assert_eq!(ids(told), wanted, "{whole}");
+        }
     }
     for wrong in [
         json!({"rel_types": "m.thread"}),

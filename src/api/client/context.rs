@@ -4,10 +4,54 @@ use std::collections::BTreeSet;
 
 use error::Result;
 use rooms::{ReadEvent, event_filter};
-use ruma::api::client::{context::get_context, filter::RoomEventFilter};
+use ruma::api::client::filter::RoomEventFilter;
 
 use super::reading::Reading;
 use crate::{Call, Server};
+
+/// Ruma's request lacks what filters say of relations.
+mod get_context {
+    pub(super) mod v3 {
+        pub(crate) use ruma::api::client::context::get_context::v3::Response;
+        use ruma::{
+            OwnedEventId, OwnedRoomId, UInt,
+            api::{auth_scheme::AccessToken, request},
+            metadata, uint,
+        };
+
+        use crate::client::message::TimelineFilter;
+
+        metadata! {
+            method: GET,
+            rate_limited: false,
+            authentication: AccessToken,
+            history: {
+                1.0 => "/_matrix/client/r0/rooms/{room_id}/context/{event_id}",
+                1.1 => "/_matrix/client/v3/rooms/{room_id}/context/{event_id}",
+            }
+        }
+
+        /// Request of `GET /context`.
+        #[request]
+        pub(crate) struct Request {
+            #[ruma_api(path)]
+            pub(crate) room_id: OwnedRoomId,
+            #[ruma_api(path)]
+            pub(crate) event_id: OwnedEventId,
+            #[serde(default = "some")]
+            #[ruma_api(query)]
+            pub(crate) limit: UInt,
+            #[serde(with = "ruma::serde::json_string", default)]
+            #[ruma_api(query)]
+            pub(crate) filter: TimelineFilter,
+        }
+
+        fn some() -> UInt {
+            uint!(10)
+        }
+    }
+}
+pub(super) use self::get_context::v3::Request as ContextRequest;
 
 /// The most events around one.
 const MOST: usize = 100;
@@ -15,7 +59,7 @@ const MOST: usize = 100;
 /// [`GET /rooms/{roomId}/context/{eventId}`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid).
 pub(super) async fn get_context(
     server: Server,
-    call: Call<get_context::v3::Request>,
+    call: Call<ContextRequest>,
 ) -> Result<get_context::v3::Response> {
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let Reading {
@@ -44,7 +88,7 @@ pub(super) async fn get_context(
     let (before, after) = (&around.before, &around.after);
 
     let last = after.events.last().unwrap_or(&event);
-    let state = state_after(&reading, &call.filter, last, |senders| {
+    let state = state_after(&reading, &call.filter.plain, last, |senders| {
         let all = before.events.iter().chain(alone).chain(&after.events);
         senders.extend(all.map(|event| event.row.header.sender.clone()));
     })

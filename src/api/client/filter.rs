@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use error::Result;
 use ruma::api::client::filter::{create_filter, get_filter};
-use serde_json::value::to_raw_value;
+use serde_json::value::RawValue;
 
 use super::check_own;
 use crate::{Call, Server, endpoint::Written};
@@ -14,7 +14,9 @@ pub(super) async fn create_filter(
     call: Call<create_filter::v3::Request>,
 ) -> Result<create_filter::v3::Response> {
     check_own(&call.caller, &call.user_id)?;
-    let filter = to_raw_value(&call.filter).map_err(error::internal)?;
+    // As it was written: Ruma's type leaves some of it out.
+    let filter: Box<RawValue> =
+        serde_json::from_slice(&call.body).map_err(|fault| error::bad_json(fault.to_string()))?;
     let id = server
         .users
         .create_filter(call.caller.user, &filter)

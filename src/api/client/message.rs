@@ -31,7 +31,7 @@ mod get_message_events {
             metadata, uint,
         };
 
-        use super::super::Filter;
+        use super::super::TimelineFilter;
 
         metadata! {
             method: GET,
@@ -59,7 +59,7 @@ mod get_message_events {
             pub(crate) limit: UInt,
             #[serde(with = "ruma::serde::json_string", default)]
             #[ruma_api(query)]
-            pub(crate) filter: Filter,
+            pub(crate) filter: TimelineFilter,
         }
 
         fn page() -> UInt {
@@ -71,7 +71,7 @@ pub(super) use self::get_message_events::v3::Request as MessagesRequest;
 
 /// A filter of room events, with what it says of relations.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Filter {
+pub(super) struct TimelineFilter {
     #[serde(flatten)]
     pub(super) plain: RoomEventFilter,
     #[serde(flatten)]

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use error::Result;
+use rooms::RelationFilter;
 use ruma::{
     RoomId, UInt, api::client::filter::FilterDefinition, events::AnyTimelineEvent, serde::Raw,
 };
@@ -266,6 +267,7 @@ fn asked(server: &Server, requester: &Requester, filter: FilterDefinition) -> Re
         device: None,
         since: None,
         filter,
+        relations: RelationFilter::default(),
         full_state: false,
         state: StateForm::Before,
         timeout: std::time::Duration::ZERO,

@@ -7,16 +7,11 @@ use futures_util::future::try_join;
 use rooms::{
     EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Viewer, Wanted,
 };
-use ruma::{
-    RoomId,
-    api::{Direction, client::filter::RoomEventFilter},
-    events::StateEventType,
-    serde::Raw,
-};
+use ruma::{RoomId, api::Direction, events::StateEventType, serde::Raw};
 use storage::{Position, Snapshot, schema::Place};
 use users::Requester;
 
-use super::message::MessagesRequest;
+use super::message::{MessagesRequest, TimelineFilter};
 use crate::Server;
 
 /// The most events on a page.
@@ -137,8 +132,9 @@ impl Reading {
         &self,
         place: Place,
         [before, after]: [usize; 2],
-        filter: &RoomEventFilter,
+        filter: &TimelineFilter,
     ) -> Result<Around> {
+        let relations = Some((&self.server.rooms, &filter.relations));
         let page = |from, direction, limit| {
             let span = Span {
                 from,
@@ -146,8 +142,15 @@ impl Reading {
                 direction,
                 limit,
             };
-            let room = &self.room;
-            room.timeline(&self.snapshot, &self.viewer, &self.look, span, filter)
+            let (room, filter) = (&self.room, &filter.plain);
+            room.timeline(
+                &self.snapshot,
+                &self.viewer,
+                &self.look,
+                span,
+                filter,
+                relations,
+            )
         };
         let before = page(PlaceToken::before(place), Direction::Backward, before);
         let after = page(PlaceToken(place), Direction::Forward, after);

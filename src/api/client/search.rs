@@ -7,12 +7,9 @@ use futures_util::future::try_join_all;
 use pdu::canonical;
 use rooms::ReadEvent;
 use ruma::{
-    api::client::{
-        filter::RoomEventFilter,
-        search::search_events::{
-            self,
-            v3::{Criteria, EventContext, GroupingKey, OrderBy, SearchKeys},
-        },
+    api::client::search::search_events::{
+        self,
+        v3::{Criteria, EventContext, GroupingKey, OrderBy, SearchKeys},
     },
     serde::Raw,
 };
@@ -20,7 +17,10 @@ use search::{Found, FoundEvent, FoundRoom, Group, Kind, MessageQuery};
 use serde::Serialize;
 use storage::{ShortRoomId, Snapshot};
 
-use super::reading::{Reading, viewer};
+use super::{
+    message::TimelineFilter,
+    reading::{Reading, viewer},
+};
 use crate::{Call, Server, endpoint::Written};
 
 /// How many results there are on a page if nobody says, and at most.
@@ -307,7 +307,7 @@ async fn context(
     };
     let limits = [wanted.before_limit, wanted.after_limit].map(limit);
     let around = reading
-        .around(place, limits, &RoomEventFilter::default())
+        .around(place, limits, &TimelineFilter::default())
         .await?;
     let (before, after) = (&around.before.events, &around.after.events);
     let profile_info = if wanted.include_profile {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use error::Result;
-use ruma::api::client::sync::sync_events::v3::Filter;
+use rooms::Filter;
 use sync::{Request, StateForm, Token, v3};
 
 use super::{presence::known, reading::viewer};
@@ -16,9 +16,7 @@ mod sync_events {
         use std::time::Duration;
 
         use ruma::{
-            api::{
-                auth_scheme::AccessToken, client::sync::sync_events::v3::Filter, request, response,
-            },
+            api::{auth_scheme::AccessToken, request, response},
             metadata,
             presence::PresenceState,
         };
@@ -37,7 +35,8 @@ mod sync_events {
         #[request]
         pub(crate) struct Request {
             #[ruma_api(query)]
-            pub(crate) filter: Option<Filter>,
+            /// A filter, or the id of one.
+            pub(crate) filter: Option<String>,
             #[ruma_api(query)]
             pub(crate) since: Option<String>,
             #[serde(default)]
@@ -76,14 +75,8 @@ pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Resu
         .transpose()
         .map_err(|_| error::invalid_param("`since` is no token that this server gave out"))?;
     let filter = match request.filter {
-        Some(Filter::FilterDefinition(filter)) => filter,
-        Some(Filter::FilterId(id)) => server.users.filter_of(call.caller.user, &id).await?,
-        None => Default::default(),
-        Some(_) => {
-            return Err(error::invalid_param(
-                "`filter` is a filter or the id of one",
-            ));
-        }
+        Some(filter) => server.users.filter_of(call.caller.user, &filter).await?,
+        None => Filter::default(),
     };
     let state = match (request.use_state_after, request.unstable_use_state_after) {
         (true, _) => StateForm::After,
@@ -94,7 +87,8 @@ pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Resu
         viewer: viewer(&server, &call.caller),
         device: Some(call.caller.device),
         since,
-        filter,
+        filter: filter.plain,
+        relations: filter.relations,
         full_state: request.full_state,
         state,
         timeout: request.timeout.unwrap_or(Duration::ZERO),

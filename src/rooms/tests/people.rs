@@ -83,7 +83,7 @@ impl Seen<'_> {
     pub(crate) async fn page(&self, span: Span, filter: &RoomEventFilter) -> error::Result<Page> {
         let (snapshot, look) = self.look().await;
         self.room
-            .timeline(&snapshot, self.viewer, &look, span, filter)
+            .timeline(&snapshot, self.viewer, &look, span, filter, None)
             .await
     }
 

@@ -345,7 +345,9 @@ async fn a_look_with_a_page_sees_what_both_see_apart() {
                 direction,
                 limit: 5,
             };
-            let apart = room.timeline(&snapshot, viewer, &look, span, &filter).await;
+            let apart = room
+                .timeline(&snapshot, viewer, &look, span, &filter, None)
+                .await;
             let apart = apart.unwrap();
             assert_eq!(ids(&page.events), ids(&apart.events));
             assert_eq!(page.next, apart.next);

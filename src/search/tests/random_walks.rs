@@ -100,7 +100,7 @@ async fn read(world: &World, person: usize, room: &Room) -> BTreeSet<String> {
         limit: 1_000,
     };
     let filter = RoomEventFilter::default();
-    let page = room.timeline(&snapshot, viewer, &look, span, &filter);
+    let page = room.timeline(&snapshot, viewer, &look, span, &filter, None);
     let page = page.await.unwrap();
     let storage = world.rooms.storage();
     let edits = room.latest_edits(storage, &snapshot, &page.events).await;

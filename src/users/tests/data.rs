@@ -1,6 +1,6 @@
 //! Profiles, account data, filters and push rules.
 
-use ruma::{room_id, user_id};
+use ruma::{api::client::filter::FilterDefinition, room_id, user_id};
 use serde_json::json;
 use storage::{Position, Range, ShortRoomId, Topic, schema};
 
@@ -278,15 +278,15 @@ async fn a_filter_is_known_by_its_content() {
                 .is_none()
         );
     }
-    let named = world.users.filter_of(anna, &id).await.unwrap();
+    let named: FilterDefinition = world.users.filter_of(anna, &id).await.unwrap();
     assert_eq!(named.room.rooms.unwrap(), [room_id!("!a:b").to_owned()]);
-    let inline = world
+    let inline: FilterDefinition = world
         .users
         .filter_of(anna, r#"{"room":{"include_leave":true}}"#)
         .await
         .unwrap();
     assert!(inline.room.include_leave);
-    let unknown = world.users.filter_of(anna, "0").await;
+    let unknown = world.users.filter_of::<FilterDefinition>(anna, "0").await;
     assert_eq!(code(unknown), (400, "M_INVALID_PARAM".to_owned()));
     for (bad, status) in [
         ("[]", (400, "M_BAD_JSON")),
