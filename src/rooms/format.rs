@@ -1,7 +1,8 @@
 //! Events as people get to see them who are not in the room.
 
 use pdu::Pdu;
-use ruma::events::TimelineEventType;
+use ruma::{EventId, UserId, events::TimelineEventType};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// A state event as somebody sees it who is not in the room: type, state key, sender, content
@@ -22,4 +23,20 @@ pub(crate) fn stripped(pdu: &Pdu) -> String {
         event.insert("origin_server_ts".to_owned(), Value::from(time));
     }
     event.to_string()
+}
+
+/// An event by which somebody is out of a room in which this server is not, as clients get it: no more than
+/// this is kept of it.
+pub(crate) fn ending(
+    event_id: &EventId,
+    sender: &UserId,
+    user: &UserId,
+    time: u64,
+    content: &impl Serialize,
+) -> String {
+    json!({
+        "type": "m.room.member", "state_key": user, "sender": sender, "event_id": event_id,
+        "origin_server_ts": time, "content": content,
+    })
+    .to_string()
 }

@@ -31,7 +31,8 @@ pub(crate) struct Outside {
     pub(crate) membership: Membership,
     /// Who says so.
     pub(crate) sender: String,
-    /// For an invite or a knock: what they see of the room, stripped events as JSON.
+    /// For an invite or a knock what they see of the room, stripped events as JSON; else the event that ended
+    /// it, as clients get it.
     pub(crate) stripped_state: Vec<String>,
 }
 
@@ -168,6 +169,13 @@ impl Rooms {
         let mut heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &room).await?;
         let head = heads.pop().flatten();
         head.ok_or_else(|| error::not_found("This room is gone"))
+    }
+
+    /// Whether everybody has left a room in which this server was: what is still to be done there is for it
+    /// to do.
+    pub(crate) async fn is_deserted(&self, room: &Room) -> error::Result<bool> {
+        let head = self.head(&self.snapshot().await?, room).await?.value;
+        Ok(head.joined == 0 && !head.extremities.is_empty())
     }
 
     /// Somebody's row of a room in which this server is not; `None` if it is, or they have none.

@@ -17,7 +17,8 @@ pub use self::{answer::JoinAnswer, taken::TakenEvent, template::MemberTemplate};
 use crate::{Room, Rooms};
 
 impl Rooms {
-    /// A room that this server may let people of another one into.
+    /// A room that this server may let people of another one into, or out of if they are `leaving`: that of a
+    /// room that everybody has left, too.
     ///
     /// # Errors
     ///
@@ -27,13 +28,14 @@ impl Rooms {
         &self,
         origin: &ServerName,
         room_id: &RoomId,
+        leaving: bool,
     ) -> error::Result<(Arc<Room>, Head)> {
         let unknown = || error::not_found("This server is not in this room");
         let room = self.find_room(room_id).await?.ok_or_else(unknown)?;
         let snapshot = self.snapshot().await?;
         let own = self.server_name();
         let (head, joined) = room.joined_of(self, &snapshot, own).await?;
-        if joined == 0 {
+        if joined == 0 && !(leaving && self.is_deserted(&room).await?) {
             return Err(unknown());
         }
         self.check_acl(&room, origin).await?;

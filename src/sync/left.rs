@@ -30,7 +30,7 @@ impl Reading<'_> {
             .collect();
         let logs = log::read(self.snapshot, &parts).await?;
         let mut reading: Vec<BoxFuture<'_, error::Result<Option<Left>>>> = Vec::new();
-        for (changed, log) in rooms.into_iter().zip(logs) {
+        for (changed, log) in rooms.iter().copied().zip(logs) {
             reading.push(match log {
                 Some(log) => Box::pin(self.left_room(changed, log, changes)),
                 // A room in which this server never was.
@@ -38,7 +38,18 @@ impl Reading<'_> {
             });
         }
         let found = some_at_once(reading).await?;
-        Ok(found.into_iter().flatten().collect())
+        let found = found.into_iter().zip(rooms);
+        let found = found.filter_map(|(left, changed)| Some((left?, changed)));
+        found
+            .map(|(mut left, changed)| {
+                // Of what happened when this server was not in the room only this is known.
+                for event in &changed.row.value.stripped_state {
+                    let event = RawValue::from_string(event.clone()).map_err(error::internal)?;
+                    left.timeline.events.push(event);
+                }
+                Ok(left)
+            })
+            .collect()
     }
 
     async fn left_room(

@@ -8,7 +8,7 @@ use ruma::{UserId, events::TimelineEventType};
 use storage::schema::{Membership, UserRoomRow};
 
 use super::{Outside, seen::servers_of};
-use crate::{Rooms, event::MemberContent};
+use crate::{Rooms, event::MemberContent, format::ending};
 
 impl Rooms {
     /// Takes note of an event of a room in which we are not, whose form, signatures and hash are checked.
@@ -28,17 +28,19 @@ impl Rooms {
         let Some(room) = self.find_room(pdu.room_id()).await? else {
             return Ok(false);
         };
-        let Some(user) = self.find_account(&user).await? else {
+        let Some(short) = self.find_account(&user).await? else {
             return Ok(false);
         };
+        let time = u64::from(pdu.origin_server_ts().get());
+        let event = ending(pdu.event_id(), pdu.sender(), &user, time, &pdu.content());
         let change = |row: Option<&UserRoomRow>| {
             row.filter(|row| may_end(row, pdu)).map(|_| Outside {
                 membership: new,
                 sender: pdu.sender().to_string(),
-                stripped_state: Vec::new(),
+                stripped_state: vec![event.clone()],
             })
         };
-        self.set_outside(&room, user, change).await
+        self.set_outside(&room, short, change).await
     }
 }
 

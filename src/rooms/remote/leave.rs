@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use federation::Patience;
 use ruma::{
-    UserId,
+    EventId, OwnedEventId, UserId,
     api::federation::membership::{create_leave_event, prepare_leave_event},
 };
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use storage::{
     ShortUserId,
     schema::{Membership, UserRoomRow},
@@ -19,7 +20,7 @@ use super::{
     made::{Template, Wanted},
     refusals::Refusals,
 };
-use crate::{Room, Rooms, Said, membership::content_of, outside::Outside};
+use crate::{Room, Rooms, Said, format::ending, membership::content_of, outside::Outside};
 
 impl Rooms {
     /// Declines an invite into a room in which we are not, or takes a knock back. Servers in the room are told
@@ -41,35 +42,48 @@ impl Rooms {
             Membership::Ban => return Err(error::forbidden("You are banned from this room")),
             Membership::Join | Membership::Invite | Membership::Knock => {}
         }
-        if let Err(error) = self.tell_that_left(room, user, short, said).await {
-            tracing::info!(%error, room = %room.room_id, "no server heard that an invite was declined");
-        }
+        let content = content_of("leave", said);
+        let told = self.tell_that_left(room, user, short, &content).await;
+        let event_id = match told {
+            Ok(event_id) => event_id,
+            Err(error) => {
+                tracing::info!(%error, room = %room.room_id, "no server heard that an invite was declined");
+                self.unheard_event_id()?
+            }
+        };
+        let event = ending(&event_id, user, user, self.now(), &content);
         let ended = |row: Option<&UserRoomRow>| {
             row.filter(|row| row.membership != Membership::Leave)
                 .map(|_| Outside {
                     membership: Membership::Leave,
                     sender: user.to_string(),
-                    stripped_state: Vec::new(),
+                    stripped_state: vec![event.clone()],
                 })
         };
         self.set_outside(room, short, ended).await?;
         Ok(())
     }
 
-    /// Lets the servers in the room know, by one of them.
+    /// The name of an event of which no server has heard.
+    fn unheard_event_id(&self) -> error::Result<OwnedEventId> {
+        let mut hash = [0; 32];
+        self.parts().random.fill(&mut hash);
+        EventId::parse(format!("${}", URL_SAFE_NO_PAD.encode(hash))).map_err(error::internal)
+    }
+
+    /// Lets the servers in the room know, by one of them: the id of the event.
     async fn tell_that_left(
         &self,
         room: &Room,
         user: &UserId,
         short: ShortUserId,
-        said: Said,
-    ) -> error::Result<()> {
-        let content = content_of("leave", said);
+        content: &Map<String, Value>,
+    ) -> error::Result<OwnedEventId> {
         let wanted = Wanted {
             room_id: &room.room_id,
             user,
             membership: Membership::Leave,
-            content: &content,
+            content,
         };
         let mut refusals = Refusals::default();
         for server in self.candidates(&room.room_id, short, &[]).await? {
@@ -85,13 +99,13 @@ impl Rooms {
             let event = RawValue::from_string(event).map_err(error::internal)?;
             let event_id = made.pdu.event_id().to_owned();
             let room_id = room.room_id.clone();
-            let question = create_leave_event::v2::Request::new(room_id, event_id, event);
+            let question = create_leave_event::v2::Request::new(room_id, event_id.clone(), event);
             match self
                 .federation()
                 .ask(&server, question, Patience::SHORT)
                 .await
             {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(event_id),
                 Err(failure) => refusals.add(&server, &failure),
             }
         }

@@ -38,7 +38,9 @@ impl Rooms {
         event: &RawValue,
         membership: Membership,
     ) -> error::Result<TakenEvent> {
-        let (room, _) = self.room_for(origin, room_id).await?;
+        let (room, _) = self
+            .room_for(origin, room_id, membership == Membership::Leave)
+            .await?;
         let pdu = Pdu::parse(event.get().as_bytes(), room.rules)
             .map_err(|fault| error::bad_json(fault.to_string()))?;
         check_member(&pdu, room_id, event_id, membership)?;

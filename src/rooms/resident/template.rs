@@ -36,7 +36,9 @@ impl Rooms {
         if user.server_name() != origin {
             return Err(error::forbidden("This user is not of your server"));
         }
-        let (room, _) = self.room_for(origin, room_id).await?;
+        let (room, _) = self
+            .room_for(origin, room_id, membership == Membership::Leave)
+            .await?;
         let version = room.rules.version_id();
         if versions.is_some_and(|known| !known.contains(&version)) {
             return Err(error::incompatible_room_version(

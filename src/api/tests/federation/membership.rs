@@ -151,6 +151,24 @@ impl Person {
     }
 }
 
+/// The room shows somebody as the last thing that they are out of it, and who said so.
+async fn ended_by(person: &Person, room: &str, membership: &str, by: &Person) {
+    let left = person.rooms("leave").await[room].clone();
+    let last = left["timeline"]["events"]
+        .as_array()
+        .and_then(|all| all.last());
+    let last = last.unwrap_or_else(|| panic!("nothing ended it: {left}"));
+    assert_eq!(last["type"], "m.room.member");
+    assert_eq!(last["state_key"], person.user_id.as_str());
+    assert_eq!(last["content"]["membership"], membership);
+    assert_eq!(last["sender"], by.user_id.as_str());
+    assert!(
+        last["event_id"]
+            .as_str()
+            .is_some_and(|id| id.starts_with('$'))
+    );
+}
+
 async fn ask(server: &Server, token: &str, method: Method, path: &str, body: &Value) -> Answer {
     let body = match method {
         Method::GET => String::new(),

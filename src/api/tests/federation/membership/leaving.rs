@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{A, B, Person, World, types};
+use super::{A, B, Person, World, ended_by, types};
 
 #[tokio::test]
 async fn an_invite_is_declined_and_the_room_hears_of_it() {
@@ -18,7 +18,7 @@ async fn an_invite_is_declined_and_the_room_hears_of_it() {
         bob.leave(&room).await.ok();
         assert_eq!(alice.membership(&room, &bob).await, "leave");
         assert!(bob.rooms("invite").await[&room].is_null());
-        assert!(bob.rooms("leave").await[&room].is_object());
+        ended_by(&bob, &room, "leave", &bob).await;
     }
     bob.leave(&room).await.ok();
     bob.post(&format!("/rooms/{room}/forget"), json!({}))
@@ -38,6 +38,7 @@ async fn the_invite_of_a_dead_server_is_declined_here() {
     world.take_away(A);
     bob.leave(&room).await.ok();
     assert!(bob.rooms("invite").await[&room].is_null());
+    ended_by(&bob, &room, "leave", &bob).await;
     bob.post(&format!("/rooms/{room}/forget"), json!({}))
         .await
         .ok();
@@ -112,4 +113,30 @@ async fn a_server_speaks_only_for_its_own() {
         panic!("answered");
     };
     assert_eq!(refusal.errcode(), "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn an_invite_into_a_room_that_everybody_has_left_is_declined() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let anne = Person::new(&a, "anne").await;
+    let room = alice.create(json!({ "preset": "private_chat" })).await;
+    alice.invite(&room, &bob).await.ok();
+    alice.invite(&room, &anne).await.ok();
+    alice.leave(&room).await.ok();
+    for invited in [&bob, &anne] {
+        invited.leave(&room).await.ok();
+        assert!(invited.rooms("invite").await[&room].is_null());
+        ended_by(invited, &room, "leave", invited).await;
+    }
+    // The room's last server keeps what happened there.
+    let room = ruma::RoomId::parse(&room).unwrap();
+    let kept = a.rooms.find_room(&room).await.unwrap().unwrap();
+    let snapshot = a.rooms.snapshot().await.unwrap();
+    for invited in [&bob, &anne] {
+        let user = ruma::UserId::parse(&invited.user_id).unwrap();
+        let now = kept.membership(&a.rooms, &snapshot, &user).await.unwrap();
+        assert_eq!(now, Some(storage::schema::Membership::Leave));
+    }
 }
