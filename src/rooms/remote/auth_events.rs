@@ -15,17 +15,19 @@ const FETCHED_MAX: usize = 200;
 const AT_ONCE: usize = 8;
 
 impl Asking {
-    /// Receives an event, after the auth events that it lacks were fetched.
+    /// Receives an event, after the auth events that it lacks were fetched. If it lacks what it follows as well,
+    /// that has to come first: its auth events are as a rule among that, or in the state before it.
     pub(super) async fn receive_with_auth(
         &self,
         pdu: &Arc<Pdu>,
         standing: Standing,
     ) -> error::Result<Received> {
         let received = self.receive(pdu, standing.clone()).await?;
-        let Received::Missing { auth, .. } = &received else {
+        let Received::Missing { auth, prev } = &received else {
             return Ok(received);
         };
-        if auth.is_empty() {
+        let by_prev = standing == Standing::Live { state_before: None };
+        if auth.is_empty() || (by_prev && !prev.is_empty()) {
             return Ok(received);
         }
         let chain = self.fetch_chain(pdu.event_id()).await?;

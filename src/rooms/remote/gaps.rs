@@ -20,14 +20,14 @@ impl Asking {
         let live = Standing::Live { state_before: None };
         let received = self.receive_with_auth(pdu, live.clone()).await?;
         let prev = match received {
-            Received::Missing { auth, prev } if auth.is_empty() && prev.len() <= *gaps => prev,
+            Received::Missing { prev, .. } if !prev.is_empty() && prev.len() <= *gaps => prev,
             received => return Ok(received),
         };
         *gaps -= prev.len();
         for id in &prev {
             self.take_in_behind_gap(id).await?;
         }
-        self.receive(pdu, live).await
+        self.receive_with_auth(pdu, live).await
     }
 
     /// Fetches an event and the state before it, and takes it in on that.

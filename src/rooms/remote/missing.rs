@@ -23,7 +23,7 @@ impl Asking {
         let live = Standing::Live { state_before: None };
         let received = self.receive_with_auth(pdu, live.clone()).await?;
         match &received {
-            Received::Missing { auth, prev } if auth.is_empty() && !prev.is_empty() => {}
+            Received::Missing { prev, .. } if !prev.is_empty() => {}
             _ => return Ok(received),
         }
         let mut gaps = GAPS_MAX;
