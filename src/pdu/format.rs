@@ -90,8 +90,8 @@ impl Fields {
         }
         let raw = Raw::of(json);
 
-        let event_type = text(raw.event_type, "type")?;
-        let state_key = optional_text(raw.state_key, "state_key")?.map(Cow::into_owned);
+        let event_type = text(raw.event_type, "type", rules)?;
+        let state_key = optional_text(raw.state_key, "state_key", rules)?.map(Cow::into_owned);
         let is_create = event_type == "m.room.create";
         let (content, content_bytes) = read_content(raw.content.as_ref())?;
         for (value, field) in [(raw.hashes, "hashes"), (raw.signatures, "signatures")] {
@@ -103,7 +103,7 @@ impl Fields {
             }
         }
 
-        let sender = text(raw.sender, "sender")?;
+        let sender = text(raw.sender, "sender", rules)?;
         let sender = UserId::parse(sender.as_ref()).map_err(|e| invalid("sender", e))?;
         let references = rules.events_reference_format;
         let prev_events =
@@ -161,20 +161,30 @@ fn invalid(field: &'static str, reason: impl Display) -> PduError {
 fn optional_text<'a>(
     value: Option<&'a [u8]>,
     field: &'static str,
+    rules: &RoomRules,
 ) -> Result<Option<Cow<'a, str>>, PduError> {
     let Some(value) = value else { return Ok(None) };
     let text = members::string(value).ok_or(PduError::Type {
         field,
         expected: "a string",
     })?;
-    if text.len() > MAX_FIELD_BYTES {
+    let length = if rules.counts_code_points() {
+        text.chars().count()
+    } else {
+        text.len()
+    };
+    if length > MAX_FIELD_BYTES {
         return Err(PduError::TooLong(field));
     }
     Ok(Some(text))
 }
 
-fn text<'a>(value: Option<&'a [u8]>, field: &'static str) -> Result<Cow<'a, str>, PduError> {
-    optional_text(value, field)?.ok_or(PduError::Missing(field))
+fn text<'a>(
+    value: Option<&'a [u8]>,
+    field: &'static str,
+    rules: &RoomRules,
+) -> Result<Cow<'a, str>, PduError> {
+    optional_text(value, field, rules)?.ok_or(PduError::Missing(field))
 }
 
 fn read_content<'a>(member: Option<&Member<'a>>) -> Result<(Range<u32>, &'a [u8]), PduError> {
@@ -210,7 +220,7 @@ fn read_event_id(
             None => Ok(None),
         };
     }
-    let id = text(value, field)?;
+    let id = text(value, field, rules)?;
     let id = EventId::parse(id.as_ref()).map_err(|e| invalid(field, e))?;
     if id.server_name().is_none() {
         return Err(invalid(field, "it must end in a server name"));
@@ -237,7 +247,7 @@ fn read_room_id(
         }
         return Ok(None);
     }
-    let id = text(value, field)?;
+    let id = text(value, field, rules)?;
     RoomId::parse(id.as_ref())
         .map(Some)
         .map_err(|e| invalid(field, e))

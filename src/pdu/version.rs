@@ -113,6 +113,16 @@ impl RoomRules {
         self.rules.room_id_format == RoomIdFormatVersion::V2
     }
 
+    /// Whether the lengths of fields are counted in code points instead of bytes.
+    ///
+    /// NOTSPEC: all versions count bytes ([spec]). Synapse counts code points before version 11, so there are
+    /// such events in rooms, and a server that drops them would not have what others follow.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#size-limits
+    pub fn counts_code_points(&self) -> bool {
+        self.has_creator_field()
+    }
+
     /// Whether `m.room.create` names the room's creator in its content (before version 11).
     pub fn has_creator_field(&self) -> bool {
         !self.rules.authorization.use_room_create_sender

@@ -156,6 +156,10 @@ fn bad_drafts_are_refused() {
         let mut long = draft(version, "{}");
         long.event_type = "x".repeat(256).into();
         assert_eq!(sign(version, &long).unwrap_err(), PduError::TooLong("type"));
+        // 280 bytes, 70 code points.
+        long.event_type = "💥".repeat(70).into();
+        let counts_bytes = version.parse::<u32>().unwrap() >= 11;
+        assert_eq!(sign(version, &long).is_err(), counts_bytes, "{version}");
         let mut many = draft(version, "{}");
         many.prev_events = vec![many.prev_events[0].clone(); 21];
         assert_eq!(
