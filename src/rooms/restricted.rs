@@ -137,7 +137,7 @@ pub(crate) async fn is_in_one(
 ///
 /// # Errors
 ///
-/// 400 `M_UNABLE_TO_AUTHORISE_JOIN` if we are in none of them.
+/// 400 `M_UNABLE_TO_AUTHORISE_JOIN` if there are such, and we are in none of them.
 async fn is_guest_in_one(
     rooms: &Rooms,
     snapshot: &Snapshot,
@@ -165,7 +165,7 @@ async fn is_guest_in_one(
         known |= ours;
         is_in_one |= ours && theirs.is_some();
     }
-    if known {
+    if known || allowed.is_empty() {
         Ok(is_in_one)
     } else {
         Err(error::unable_to_authorize_join(

@@ -1,6 +1,6 @@
 //! The state of a room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use error::Result;
 use rooms::{Draft, Group, Room};
@@ -14,7 +14,7 @@ use ruma::{
     serde::Raw,
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{membership::check_rejects, reading::Reading, the_event};
 use crate::{Call, Server};
@@ -35,14 +35,31 @@ pub(super) async fn send_state_event(
     if request.event_type == StateEventType::RoomCanonicalAlias {
         check_aliases(&server, &room, request.body.json().get()).await?;
     }
+    let content = request.body.into_json();
+    let content = match request.event_type {
+        StateEventType::RoomMember => without_voucher(content)?,
+        _ => content,
+    };
     let draft = Draft::state(
         call.caller.user_id.clone(),
         request.event_type,
         request.state_key,
-        request.body.into_json(),
+        content,
     );
     let event_id = the_event(server.rooms.send(&room, Group::one(draft)).await?)?;
     Ok(send_state_event::v3::Response::new(event_id))
+}
+
+/// The content of a member event without what is for the server to say: who vouches for a join.
+fn without_voucher(content: Box<RawValue>) -> Result<Box<RawValue>> {
+    const KEY: &str = "join_authorised_via_users_server";
+    let invalid = |fault: serde_json::Error| error::bad_json(fault.to_string());
+    let mut members: BTreeMap<String, &RawValue> =
+        serde_json::from_str(content.get()).map_err(invalid)?;
+    if members.remove(KEY).is_none() {
+        return Ok(content);
+    }
+    to_raw_value(&members).map_err(invalid)
 }
 
 /// Whether the content of a member event says that somebody leaves.

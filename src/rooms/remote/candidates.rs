@@ -15,8 +15,8 @@ const KNOWN_MAX: usize = 5;
 
 impl Rooms {
     /// The servers that may help somebody into a room or out of it, the likeliest first: those that are named,
-    /// that of who invited them, those of whom the invite tells, that which the room's id names, and those
-    /// that were in the room when we last knew.
+    /// that of who invited them, and those of whom the invite tells. Where none are named, that which the room's
+    /// id names, and those that were in the room when we last knew, come after them.
     pub(super) async fn candidates(
         &self,
         room_id: &RoomId,
@@ -24,21 +24,25 @@ impl Rooms {
         named: &[OwnedServerName],
     ) -> error::Result<Vec<OwnedServerName>> {
         let mut all = named.to_vec();
-        if let Some(room) = self.find_room(room_id).await? {
+        let alone = named.is_empty();
+        let by_name = room_id.server_name().filter(|_| alone);
+        let room = self.find_room(room_id).await?;
+        if let Some(room) = &room {
             let snapshot = self.snapshot().await?;
             let key = [(user, room.short)];
             let rows = snapshot.multi_get(&schema::ROOM_BY_USER, &key).await?;
             for row in rows.into_iter().flatten() {
                 all.extend(servers_told_by(&row.value.value));
             }
-            all.extend(room_id.server_name().map(ToOwned::to_owned));
+        }
+        all.extend(by_name.map(ToOwned::to_owned));
+        if let Some(room) = room.filter(|_| alone) {
+            let snapshot = self.snapshot().await?;
             let servers = room.servers(self, &snapshot, KNOWN_MAX).await?;
             let names = servers
                 .into_iter()
                 .map(|row| OwnedServerName::try_from(row.name));
             all.extend(names.flatten());
-        } else {
-            all.extend(room_id.server_name().map(ToOwned::to_owned));
         }
         let mut distinct: Vec<OwnedServerName> = Vec::new();
         for server in all {
