@@ -87,10 +87,11 @@ impl Preset {
         }
     }
 
-    fn guest_access(self) -> &'static str {
+    /// Without an event that says otherwise guests are kept out.
+    fn lets_guests_in(self) -> bool {
         match self {
-            Self::PublicChat => "forbidden",
-            Self::PrivateChat | Self::TrustedPrivateChat => "can_join",
+            Self::PublicChat => false,
+            Self::PrivateChat | Self::TrustedPrivateChat => true,
         }
     }
 }
@@ -334,10 +335,9 @@ fn first_state(
         "m.room.history_visibility",
         json!({ "history_visibility": "shared" }),
     )?;
-    preset(
-        "m.room.guest_access",
-        json!({ "guest_access": request.preset.guest_access() }),
-    )?;
+    if request.preset.lets_guests_in() {
+        preset("m.room.guest_access", json!({ "guest_access": "can_join" }))?;
+    }
     for given in &request.initial_state {
         if given.event_type == "m.room.power_levels" && given.state_key.is_empty() {
             continue;

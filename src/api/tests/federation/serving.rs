@@ -104,8 +104,8 @@ async fn who_is_in_the_room_is_told_what_it_is_made_of() {
             state_ids: 200,
             event_auth: 200,
             event: 200,
-            backfill: 9,
-            missing: 8,
+            backfill: 8,
+            missing: 7,
             nearest: 200,
         };
         assert_eq!(asked, all);
