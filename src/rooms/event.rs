@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pdu::{EventNumber, Pdu, RoomRules};
-use ruma::{EventId, OwnedEventId, OwnedUserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::Deserialize;
 use storage::schema::{EventHeader, EventRow, Membership};
 
@@ -106,7 +106,8 @@ pub(crate) fn membership(name: &str) -> Option<Membership> {
 pub(crate) struct Mentions {
     /// The event it relates to, and how.
     pub(crate) relation: Option<Relation>,
-    /// The people it mentions (`m.mentions`), at most [`MENTIONS_MAX`].
+    /// The people it mentions, at most [`MENTIONS_MAX`]: those of `m.mentions`, or where it has none, those
+    /// whom its body [names](named_in).
     pub(crate) users: Vec<OwnedUserId>,
     /// It mentions the whole room.
     pub(crate) room: bool,
@@ -146,13 +147,17 @@ impl Mentions {
             })
         });
         let mentions = content.get("m.mentions");
-        let users = mentions
-            .and_then(|mentions| mentions.get("user_ids")?.as_array())
-            .into_iter()
-            .flatten()
-            .filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok())
-            .take(MENTIONS_MAX)
-            .collect();
+        let users = match mentions {
+            Some(mentions) => mentions
+                .get("user_ids")
+                .and_then(|users| users.as_array())
+                .into_iter()
+                .flatten()
+                .filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok())
+                .take(MENTIONS_MAX)
+                .collect(),
+            None => text(content.get("body")).map_or_else(Vec::new, |body| named_in(&body)),
+        };
         let room = mentions
             .and_then(|mentions| mentions.get("room")?.as_bool())
             .unwrap_or(false);
@@ -184,5 +189,41 @@ impl Mentions {
         let notice = |msgtype: &str| msgtype.eq_ignore_ascii_case("m.notice");
         self.msgtype.as_deref().is_some_and(notice)
             || event_type.eq_ignore_ascii_case("m.room.member")
+    }
+}
+
+/// The people whose whole id a text holds, at most [`MENTIONS_MAX`].
+///
+/// NOTSPEC: since v1.17 (MSC4210) only `m.mentions` mentions somebody. Bots, bridges and old clients do not
+/// write it, and Complement expects that an id in the body notifies as it did before.
+pub(crate) fn named_in(text: &str) -> Vec<OwnedUserId> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "._=/+-:[]".contains(c);
+    let ids = text.split('@').skip(1).filter_map(|after| {
+        let end = after.find(|c| !is_part(c)).unwrap_or(after.len());
+        let id = after.get(..end)?.trim_end_matches(['.', ':', '-', '/']);
+        id.contains(':')
+            .then(|| UserId::parse(format!("@{id}")).ok())?
+    });
+    ids.take(MENTIONS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named_in;
+
+    #[test]
+    fn ids_are_found_in_a_text() {
+        for (text, ids) in [
+            ("Hello @bob:example.org!", vec!["@bob:example.org"]),
+            (
+                "@a:b.c: and (@d:[::1]:80), @e.f:g.",
+                vec!["@a:b.c", "@d:[::1]:80", "@e.f:g"],
+            ),
+            ("سلام @bob:example.org؟", vec!["@bob:example.org"]),
+            ("mail bob@example.org, @bob, @: @:x, @bob: x", vec!["@:x"]),
+            ("", vec![]),
+        ] {
+            assert_eq!(named_in(text), ids, "{text}");
+        }
     }
 }

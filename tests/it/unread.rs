@@ -175,3 +175,32 @@ async fn what_is_redacted_is_not_unread() {
     let sync = bob.sync(Some(&sync.next_batch())).await;
     assert_eq!(counts(&sync, &room), (1, 0));
 }
+
+/// Whom a body names by their whole id is mentioned by it, unless `m.mentions` says otherwise.
+#[tokio::test]
+async fn a_name_in_the_body_mentions_where_nothing_else_says_who_is() {
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let carol = server.user("carol").await;
+    let room = alice.room_with(&[&bob, &carol]).await;
+    // With rules of one's own each event is looked at by itself.
+    let rule = json!({"actions": ["notify"], "pattern": "needle"});
+    carol
+        .put("/pushrules/global/content/needle", rule)
+        .await
+        .ok();
+    let first = alice.say(&room, "first").await;
+    for user in [&bob, &carol] {
+        read(user, &room, &first, json!({})).await;
+    }
+    alice
+        .say(&room, &format!("Hello {} and {}!", bob.id, carol.id))
+        .await;
+    let silent = json!({
+        "msgtype": "m.text", "body": format!("{} {}", bob.id, carol.id), "m.mentions": {},
+    });
+    alice.send(&room, "m.room.message", silent).await;
+    for user in [&bob, &carol] {
+        assert_eq!(counts(&user.sync(None).await, &room), (2, 1));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use pdu::canonical;
 use ruma::{
     RoomId, UserId,
     events::AnySyncTimelineEvent,
@@ -11,8 +12,13 @@ use ruma::{
     },
     serde::Raw,
 };
-use serde_json::value::RawValue;
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use storage::schema::EventRow;
+
+use crate::{event::named_in, read::content_of};
 
 /// How the events of a room are counted for somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,13 +84,32 @@ impl CountingRules {
         if self.ignored.contains(&event.header.sender) {
             return Ok(&[]);
         }
-        let json = String::from_utf8(event.json.to_vec()).map_err(error::internal)?;
-        let json = RawValue::from_string(json).map_err(error::internal)?;
-        let json: Raw<AnySyncTimelineEvent> = Raw::from_json(json);
+        let json = as_mentioning(event)?;
         let changed = self.changed.as_ref();
         let rules = changed.map_or(defaults, |changed| &changed.rules);
         Ok(rules.get_actions(&json, context).await)
     }
+}
+
+/// An event for the rules to look at, which know of no other mention than `m.mentions`.
+fn as_mentioning(event: &EventRow) -> error::Result<Raw<AnySyncTimelineEvent>> {
+    let json = String::from_utf8(event.json.to_vec()).map_err(error::internal)?;
+    let content = content_of(event);
+    let mentions = canonical::member(content, "m.mentions");
+    let body = canonical::member(content, "body").filter(|_| mentions.is_none());
+    let body = body.and_then(canonical::string);
+    let named = body.map_or_else(Vec::new, |body| named_in(&body));
+    if named.is_empty() {
+        let json = RawValue::from_string(json).map_err(error::internal)?;
+        return Ok(Raw::from_json(json));
+    }
+    let mut event: serde_json::Value = serde_json::from_str(&json).map_err(error::internal)?;
+    if let Some(content) = event.get_mut("content") {
+        content["m.mentions"] = json!({ "user_ids": named });
+    }
+    Ok(Raw::from_json(
+        to_raw_value(&event).map_err(error::internal)?,
+    ))
 }
 
 /// Whether these actions notify, and whether they highlight.
