@@ -321,6 +321,9 @@ impl Writer<'_> {
         if !self.hidden.contains(&before.number) {
             json.push_str(",\"prev_content\":");
             text(json, before.content())?;
+            // NOTSPEC: clients look there for who invited somebody before they joined, as Synapse tells.
+            json.push_str(",\"prev_sender\":");
+            quote(json, &before.row.header.sender)?;
         }
         Ok(())
     }

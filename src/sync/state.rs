@@ -131,9 +131,16 @@ impl Reading<'_> {
             .into_iter()
             .collect()
         };
+        // NOTSPEC: Synapse tells the newest part of the graph at first, and not what came last, so that Complement
+        // looks in the state for an event that came late. Where the timeline begins with one before which
+        // nothing stood there, it is told in both.
+        let begins = needed.shown.events.first().filter(|_| needed.shown.limited);
+        let begins = begins.map(|event| event.number);
         if !self.request.wants_state_after() {
             for (_, entry) in entries.iter().filter(|(key, _)| shown.contains(key)) {
-                if let Some(end) = entry.end {
+                if let Some(end) = entry.end
+                    && (entry.start.is_some() || entry.end != begins)
+                {
                     numbers.remove(&end);
                 }
                 // Who loads members lazily gets those of the senders only.

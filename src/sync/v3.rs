@@ -143,10 +143,10 @@ impl Serialize for JoinedRoom<'_> {
             ("ephemeral", &joined.ephemeral),
             ("account_data", &joined.account_data),
         ] {
-            // Complement looks for the account data of each room at first, even if there is none.
-            let at_first = name == "account_data"
-                && request.since.is_none()
-                && request.filter.room.account_data.is_empty();
+            // Clients look for these lists in each room at first, even if they are empty.
+            let filter = &request.filter.room;
+            let all = filter.account_data.is_empty() && filter.ephemeral.is_empty();
+            let at_first = request.since.is_none() && all;
             if at_first || !list.is_empty() {
                 map.serialize_entry(name, &Events { events: list })?;
             }
