@@ -82,6 +82,15 @@ pub trait Scheme: AuthScheme {
         None
     }
 
+    /// What the body has to be before anybody reads it.
+    ///
+    /// # Errors
+    ///
+    /// `M_NOT_JSON`, `M_BAD_JSON`.
+    fn check(_: &request::Parts, body: &[u8]) -> Result<()> {
+        json::check(body)
+    }
+
     /// Proves the caller and reads the body. Whoever can be refused without reading the body is.
     fn prove(
         server: &Server,
@@ -163,9 +172,21 @@ impl Scheme for AccessTokenOptional {
     }
 }
 
+/// How the paths begin of what servers send whose bodies are events, each of which is looked at by itself.
+const OF_EVENTS: [&str; 2] = ["/_matrix/federation/v1/send/", "/_matrix/policy/v1/sign"];
+
 impl Scheme for ServerSignatures {
     type Caller = Origin;
     const AUTHENTICATION: Authentication = Authentication::ServerSignatures;
+
+    fn check(head: &request::Parts, body: &[u8]) -> Result<()> {
+        let path = head.uri.path();
+        if OF_EVENTS.iter().any(|begin| path.starts_with(begin)) {
+            json::check_of_events(body)
+        } else {
+            json::check(body)
+        }
+    }
 
     async fn prove(server: &Server, head: &request::Parts, body: Body) -> Result<(Origin, Bytes)> {
         let claim = server.federation.claim(head).await;
@@ -173,7 +194,7 @@ impl Scheme for ServerSignatures {
         let body = body::read(&head.headers, body, body::LIMIT_OF_SERVERS).await?;
         // What is signed is the meaning of the body, not its bytes.
         if !body.is_empty() {
-            json::check(&body)?;
+            Self::check(head, &body)?;
         }
         let origin = server.federation.prove(claim, head, &body).await?;
         server.outbox.heard_from(&origin);

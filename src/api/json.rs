@@ -3,6 +3,7 @@
 use std::fmt;
 
 use error::Result;
+use federation::BODY_NESTING_MAX;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -20,24 +21,52 @@ pub(crate) const DEPTH: usize = 100;
 /// `M_NOT_JSON` when it is not UTF-8 or not JSON, `M_BAD_JSON` when it is no object, too deep, or holds
 /// what nobody can read: a number beyond those of a double, half a surrogate pair.
 pub(crate) fn check(body: &[u8]) -> Result<()> {
+    let text = shallow(body, DEPTH)?;
+    if let Err(fault) = serde_json::from_str::<Readable>(text) {
+        // What serde passes over need not be readable.
+        is_json(text)?;
+        return Err(error::bad_json(format!(
+            "The body of the request holds what cannot be read: {fault}"
+        )));
+    }
+    is_object(text)
+}
+
+/// The same for events that servers send: one of them that is nested too deep is no reason to refuse the
+/// others. Each is looked at by itself.
+///
+/// # Errors
+///
+/// As [`check`], but for what cannot be read: nobody can sign that.
+pub(crate) fn check_of_events(body: &[u8]) -> Result<()> {
+    let text = shallow(body, BODY_NESTING_MAX)?;
+    is_json(text)?;
+    is_object(text)
+}
+
+/// The text of a body that is not too deep. Neither this nor what reads it uses the stack for what lies deeper.
+fn shallow(body: &[u8], most: usize) -> Result<&str> {
     let Ok(text) = str::from_utf8(body) else {
         return Err(error::not_json("The body of the request is not UTF-8"));
     };
-    // Neither this nor what reads it uses the stack for what lies deep.
-    if depth(body) > DEPTH {
+    if depth(body) > most {
         return Err(error::bad_json(format!(
-            "The body of the request is nested deeper than {DEPTH} levels"
+            "The body of the request is nested deeper than {most} levels"
         )));
     }
-    if let Err(fault) = serde_json::from_str::<Readable>(text) {
-        // What serde passes over need not be readable.
-        return Err(match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => error::bad_json(format!(
-                "The body of the request holds what cannot be read: {fault}"
-            )),
-            Err(fault) => error::not_json(format!("The body of the request is not JSON: {fault}")),
-        });
+    Ok(text)
+}
+
+fn is_json(text: &str) -> Result<()> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(error::not_json(format!(
+            "The body of the request is not JSON: {fault}"
+        ))),
     }
+}
+
+fn is_object(text: &str) -> Result<()> {
     if !text.trim_start().starts_with('{') {
         return Err(error::bad_json(
             "The body of the request is not a JSON object",
@@ -282,6 +311,14 @@ mod tests {
         assert_eq!(refused(&nested(4_000_000)), "M_BAD_JSON");
         let wide = format!("{{\"a\":[{}[]]}}", "[],".repeat(10_000));
         check(wide.as_bytes()).unwrap();
+        check_of_events(&nested(BODY_NESTING_MAX)).unwrap();
+        for levels in [BODY_NESTING_MAX + 1, 4_000_000] {
+            let fault = check_of_events(&nested(levels)).unwrap_err();
+            assert_eq!(fault.status(), 400);
+        }
+        for body in ["[]", "{", "7", "{} {}"] {
+            assert!(check_of_events(body.as_bytes()).is_err(), "{body}");
+        }
     }
 
     #[test]

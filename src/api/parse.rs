@@ -10,7 +10,7 @@ use ruma::api::{
 };
 use serde_json::error::Category;
 
-use crate::{endpoint::Check, json};
+use crate::{authenticate::Scheme, endpoint::Check, json};
 
 /// The most bytes of an identifier ([identifier grammar]).
 ///
@@ -73,7 +73,7 @@ fn names_an_identifier(name: &str) -> bool {
 ///
 /// `M_NOT_JSON`, `M_BAD_JSON`, `M_MISSING_PARAM` or `M_INVALID_PARAM`, with a sentence that names the
 /// field where that can be known.
-pub(crate) fn parse<R: IncomingRequest>(
+pub(crate) fn parse<R: IncomingRequest<Authentication: Scheme>>(
     head: request::Parts,
     body: &[u8],
     arguments: &Arguments,
@@ -88,7 +88,7 @@ pub(crate) fn parse<R: IncomingRequest>(
     };
     if head.method != Method::GET && head.method != Method::HEAD {
         if !body.is_empty() {
-            json::check(body)?;
+            R::Authentication::check(&head, body)?;
         }
         check(body)?;
     }

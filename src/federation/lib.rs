@@ -38,6 +38,7 @@ pub use self::{
     pdus::PduFault,
     policy::class_of_path,
     prove::Claim,
+    sign::BODY_NESTING_MAX,
     transport::{Broken, Limits, Nowhere, Transport},
 };
 use self::{back_off::BackOff, policy::Policy, remote_keys::RemoteKeys};

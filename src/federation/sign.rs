@@ -16,6 +16,11 @@ const SCHEME: &str = "X-Matrix";
 /// The most `Authorization` headers that are looked at: one for each key that a server has.
 const MAX_HEADERS: usize = 4;
 
+/// How deep arrays and objects may nest in the body of a signed request. An event in it that nests deeper than
+/// events may is refused by itself, not with all that comes along; one that nests so deep no peer can have
+/// passed on in good faith, Synapse reads a thousand levels.
+pub const BODY_NESTING_MAX: usize = 1_100;
+
 /// The `Authorization` header of a request whose URI is a path with its query.
 ///
 /// # Errors
@@ -64,7 +69,8 @@ pub(crate) fn message(
         object.insert(key, Value::String(text.into()));
     }
     if !body.is_empty() {
-        object.insert("content", Value::parse(body, Numbers::Any)?);
+        let content = Value::parse_nested(body, Numbers::Any, BODY_NESTING_MAX)?;
+        object.insert("content", content);
     }
     Ok(object.to_canonical())
 }

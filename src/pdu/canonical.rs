@@ -55,7 +55,21 @@ impl<'a> Value<'a> {
     /// Says what is wrong and where when the text is not JSON, holds a number that `numbers` does not
     /// allow or half a surrogate pair, or nests deeper than [`MAX_NESTING`].
     pub fn parse(text: &'a [u8], numbers: Numbers) -> Result<Self, JsonError> {
-        parse::parse(text, numbers)
+        parse::parse(text, numbers, MAX_NESTING)
+    }
+
+    /// The same for a text that nests up to `nesting` deep. The stack grows with that: it is for what was
+    /// counted before, and a thousand is not too much.
+    ///
+    /// # Errors
+    ///
+    /// As [`Value::parse`].
+    pub fn parse_nested(
+        text: &'a [u8],
+        numbers: Numbers,
+        nesting: usize,
+    ) -> Result<Self, JsonError> {
+        parse::parse(text, numbers, nesting)
     }
 
     /// The canonical text of this value, as bytes of UTF-8.

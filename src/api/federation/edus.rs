@@ -17,7 +17,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use storage::OnceKey;
 
-use crate::{Server, remote_devices};
+use crate::{Server, json, remote_devices};
 
 /// For so long somebody elsewhere is typing who does not say so again.
 const TYPING: Duration = Duration::from_secs(60);
@@ -108,6 +108,10 @@ pub(super) async fn receive_edu(
     origin: &ServerName,
     edu: &Raw<Edu>,
 ) -> Result<()> {
+    // People are going to be shown parts of it.
+    if json::check(edu.json().get().as_bytes()).is_err() {
+        return Ok(());
+    }
     let Ok(Envelope { edu_type, content }) = serde_json::from_str(edu.json().get()) else {
         return Ok(());
     };

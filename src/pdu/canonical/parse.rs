@@ -23,7 +23,7 @@ pub struct JsonError {
     pub reason: &'static str,
 }
 
-pub(super) fn parse(text: &[u8], numbers: Numbers) -> Result<Value<'_>, JsonError> {
+pub(super) fn parse(text: &[u8], numbers: Numbers, nesting: usize) -> Result<Value<'_>, JsonError> {
     let text = std::str::from_utf8(text).map_err(|e| JsonError {
         offset: e.valid_up_to(),
         reason: "invalid UTF-8",
@@ -32,7 +32,7 @@ pub(super) fn parse(text: &[u8], numbers: Numbers) -> Result<Value<'_>, JsonErro
         text,
         bytes: text.as_bytes(),
         at: 0,
-        depth: 0,
+        left: nesting,
         numbers,
     };
     parser.skip_space();
@@ -48,7 +48,8 @@ struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
-    depth: usize,
+    /// How much deeper arrays and objects may still nest.
+    left: usize,
     numbers: Numbers,
 }
 
@@ -114,13 +115,11 @@ impl<'a> Parser<'a> {
         &mut self,
         inner: fn(&mut Self) -> Result<Value<'a>, JsonError>,
     ) -> Result<Value<'a>, JsonError> {
-        if self.depth == MAX_NESTING {
-            return Err(self.error("JSON is nested too deep"));
-        }
-        self.depth += 1;
+        let too_deep = || self.error("JSON is nested too deep");
+        self.left = self.left.checked_sub(1).ok_or_else(too_deep)?;
         self.at += 1;
         let value = inner(self)?;
-        self.depth -= 1;
+        self.left += 1;
         Ok(value)
     }
 

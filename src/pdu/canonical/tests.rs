@@ -248,6 +248,15 @@ fn nesting_is_limited() {
     assert!(serde_json::from_str::<serde_json::Value>(&nested(MAX_NESTING)).is_ok());
     let objects = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
     assert_eq!(reason(&objects, Numbers::Any), "JSON is nested too deep");
+    // What holds events may nest deeper than these, and needs not much of the stack for it.
+    let deep = move || {
+        let text = nested(1_100);
+        let value = Value::parse_nested(text.as_bytes(), Numbers::Any, 1_100).unwrap();
+        assert_eq!(value.to_canonical(), text.as_bytes());
+        assert!(Value::parse_nested(text.as_bytes(), Numbers::Any, 1_099).is_err());
+    };
+    let small = std::thread::Builder::new().stack_size(1 << 20);
+    small.spawn(deep).unwrap().join().unwrap();
     // Many one after the other are fine.
     let wide = format!("[{}1]", "[],".repeat(1000));
     assert_eq!(canonical(&wide, Numbers::Any), wide);
