@@ -14,8 +14,8 @@ use ruma::{OwnedEventId, events::StateEventType};
 use storage::{
     Batch, Position, Raw, ShortRoomId, Storage, Topic,
     schema::{
-        self, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, Speaker, StateChange,
-        StreamRecord, Verdict,
+        self, EndsBehind, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, Speaker,
+        StateChange, StreamRecord, Verdict,
     },
 };
 
@@ -46,25 +46,46 @@ pub(crate) fn accept(
     writing.accept(judged);
 }
 
-/// Puts the rows of an event of another server into the batch, and what it means for holes in the timeline.
+/// What comes with an event of another server.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    /// Holes in the timeline, as they are from now on; closed where nothing is missing.
+    pub(crate) gaps: Vec<(Place, Option<Gap>)>,
+    /// Those of its prev events that are not here, or not accepted, if it is.
+    pub(crate) passed_over: Vec<OwnedEventId>,
+    /// What it follows, if it is not accepted.
+    pub(crate) behind: Option<EndsBehind>,
+    /// It was here as an outlier.
+    pub(crate) was_outlier: bool,
+}
+
+/// Puts the rows of an event of another server into the batch, and what it means for the graph and for holes in
+/// the timeline.
 pub(crate) fn receive(
     storage: &Storage,
     batch: &mut Batch,
     working: &mut Working,
     judged: Judged,
-    gaps: &[(Place, Option<Gap>)],
-    was_outlier: bool,
+    beside: &Beside,
 ) {
     let short = working.room.short;
-    if was_outlier && judged.verdict.is_none() {
+    if beside.was_outlier && judged.verdict.is_none() {
         let key = (short, judged.event.number);
         batch.delete(&schema::VERDICT_BY_EVENT, &key);
     }
-    for (place, gap) in gaps {
+    for (place, gap) in &beside.gaps {
         match gap {
             Some(gap) => batch.put(&schema::GAP_BY_PLACE, &(short, *place), gap),
             None => batch.delete(&schema::GAP_BY_PLACE, &(short, *place)),
         }
+    }
+    for id in &beside.passed_over {
+        let key = (short, storage.event_hash(id));
+        batch.put(&schema::FOLLOWED_BY_EVENT, &key, &());
+    }
+    if let Some(behind) = &beside.behind {
+        let key = (short, judged.event.number);
+        batch.put(&schema::ENDS_BEHIND_EVENT, &key, behind);
     }
     accept(storage, batch, working, judged, 0);
     crate::extremities::leave_job(storage, batch, short, &working.head);

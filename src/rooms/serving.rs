@@ -12,15 +12,14 @@ mod sight;
 mod state;
 mod walk;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 pub use self::state::ServedState;
 use bytes::Bytes;
-use pdu::EventNumber;
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use storage::{
     NameHash, Reads, Snapshot,
-    schema::{self, Generation, Outcome},
+    schema::{self, Generation},
 };
 
 use crate::{Room, Rooms, ServerAcl, StoredEvent, server_acl::denied, writer::GraphEvent};
@@ -118,53 +117,10 @@ fn unknown_event() -> error::Error {
 impl Serving {
     /// Events of this room by their ids, in their order. Two round trips.
     async fn find(&self, ids: &[OwnedEventId]) -> error::Result<Vec<Option<GraphEvent>>> {
-        let storage = self.rooms.storage();
-        let names: Vec<_> = ids.iter().map(|id| storage.event_hash(id)).collect();
-        let rows = self.snapshot.multi_get(&schema::NUMBER_BY_EVENT, &names);
-        let numbers = rows.await?.into_iter().map(|row| {
-            let row = row?.value;
-            row.number.filter(|_| row.room == self.room.short)
-        });
-        let numbers: Vec<_> = numbers.collect();
-        let known: Vec<_> = numbers.iter().copied().flatten().collect();
-        let mut events = self.by_numbers(&known).await?;
-        let found = numbers.into_iter().map(|number| events.remove(&number?));
-        Ok(found.collect())
-    }
-
-    /// Events of this room by their numbers. One round trip.
-    async fn by_numbers(
-        &self,
-        numbers: &[EventNumber],
-    ) -> error::Result<HashMap<EventNumber, GraphEvent>> {
-        if numbers.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let keys: Vec<_> = numbers.iter().map(|one| (self.room.short, *one)).collect();
-        let mut reads = Reads::new();
-        let rows = reads.get_all(&schema::EVENT_BY_NUMBER, &keys);
-        let verdicts = reads.get_all(&schema::VERDICT_BY_EVENT, &keys);
-        let roots = reads.get_all(&schema::ROOTS_BY_EVENT, &keys);
-        let answers = self.snapshot.read(&reads).await?;
-        let (rows, verdicts) = (answers.all(&rows)?, answers.all(&verdicts)?);
-        let roots = answers.all(&roots)?;
-        let mut events = HashMap::new();
-        let all = numbers.iter().zip(rows).zip(verdicts).zip(roots);
-        for (((number, row), verdict), roots) in all {
-            let Some(row) = row else { continue };
-            let verdict = verdict.map(|verdict| verdict.value);
-            let rejected = verdict
-                .as_ref()
-                .is_some_and(|verdict| verdict.outcome == Outcome::Rejected);
-            let event = StoredEvent::from_row(*number, row.value, self.room.rules, rejected)?;
-            let event = GraphEvent {
-                event: Arc::new(event),
-                verdict,
-                roots: roots.map(|roots| roots.value),
-            };
-            events.insert(*number, event);
-        }
-        Ok(events)
+        let Self {
+            rooms, snapshot, ..
+        } = self;
+        self.room.graph_events(rooms, snapshot, ids).await
     }
 
     /// Events as the server gets them, in their order: redacted where it may not see them.

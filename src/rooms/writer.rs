@@ -192,7 +192,7 @@ impl RoomWriter {
             let mut batch = Batch::new();
             let working = &mut to_write.working;
             let storage = rooms.storage();
-            let (judged, gaps) = (to_write.judged, &to_write.gaps);
+            let judged = to_write.judged;
             if judged.change.written.is_some() {
                 let old = OldGeneration {
                     room: self.room.short,
@@ -200,14 +200,8 @@ impl RoomWriter {
                 };
                 generation::drop_later(rooms, &mut batch, old);
             }
-            accept::receive(
-                storage,
-                &mut batch,
-                working,
-                judged,
-                gaps,
-                to_write.was_outlier,
-            );
+            let beside = &to_write.beside;
+            accept::receive(storage, &mut batch, working, judged, beside);
             accept::finish(storage, &mut batch, working, 1);
             match storage.commit(batch).await {
                 Ok(_) => {

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod far;
+mod hostile;
 mod keys;
 mod media;
 mod membership;

@@ -3,7 +3,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use federation::Patience;
 use pdu::Pdu;
@@ -132,21 +132,29 @@ impl Asking {
             let Some(answer) = self.ask(server, question, PAGE).await else {
                 continue;
             };
-            let mut events = self.checked(answer.pdus, AT_ONCE).await?;
+            let events = self.checked(answer.pdus, AT_ONCE).await?;
             // What lies behind events that are here already belongs into another hole.
-            let ids: Vec<_> = events
-                .iter()
-                .map(|one| one.event_id().to_string())
-                .collect();
-            let snapshot = self.rooms.snapshot().await?;
-            let new = self.room.not_in_graph(&self.rooms, &snapshot, &ids).await?;
-            events.retain(|event| new.iter().any(|id| id == event.event_id()));
+            let events = self.not_in_graph(events).await?;
             let events = reached(missing, &events);
             if !events.is_empty() && self.place_in(at, &events).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Those of some events of which the states around them are not known here.
+    pub(super) async fn not_in_graph(
+        &self,
+        mut events: Vec<Arc<Pdu>>,
+    ) -> error::Result<Vec<Arc<Pdu>>> {
+        let ids = events.iter().map(|one| one.event_id().to_string());
+        let ids: Vec<_> = ids.collect();
+        let snapshot = self.rooms.snapshot().await?;
+        let new = self.room.not_in_graph(&self.rooms, &snapshot, &ids).await?;
+        let new: HashSet<_> = new.into_iter().collect();
+        events.retain(|event| new.contains(event.event_id()));
+        Ok(events)
     }
 
     /// Puts events into a hole, earliest first, so that each finds the state that those before it leave

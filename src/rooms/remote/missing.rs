@@ -57,6 +57,8 @@ impl Asking {
                     break;
                 }
             }
+            // Behind what is here already nothing is missing.
+            let events = self.not_in_graph(events).await?;
             let events = reached(pdu.prev_events(), &events);
             if !events.is_empty() {
                 return Ok(events);

@@ -34,7 +34,7 @@ impl Serving {
             let rows = self.snapshot.multi_range(&schema::EVENT_BY_TIME, &ranges);
             let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
             let numbers: Vec<_> = rows.iter().map(|(_, row)| row.value).collect();
-            let mut events = self.by_numbers(&numbers).await?;
+            let mut events = self.room.graph_by_number(&self.snapshot, &numbers).await?;
             let events = numbers.iter().filter_map(|number| events.remove(number));
             let events: Vec<_> = events.collect();
             let seen = self.may_see(&events).await?;

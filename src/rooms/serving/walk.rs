@@ -123,7 +123,11 @@ impl<'a> Walk<'a> {
         let rows = snapshot.multi_range(&schema::EVENT_BY_PLACE, &ranges);
         let rows = rows.await?.into_iter().flatten();
         let numbers: Vec<_> = rows.map(|(_, row)| row.value.number).collect();
-        for event in self.serving.by_numbers(&numbers).await?.into_values() {
+        for event in room
+            .graph_by_number(snapshot, &numbers)
+            .await?
+            .into_values()
+        {
             self.take(event);
         }
         Ok(())

@@ -4,8 +4,13 @@
 
 mod cases;
 mod cost;
+mod ends;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use pdu::{
     AuthChain, EventNumber, Pdu, RoomRules, SigningKey, check_auth, check_auth_without_state,
@@ -31,6 +36,7 @@ struct Known {
     auth: Vec<EventNumber>,
     chain: Arc<AuthChain>,
     after: StateMap<EventNumber>,
+    accepted: bool,
 }
 
 /// A room as a naive server keeps it: whole maps, nothing shared.
@@ -69,6 +75,20 @@ impl Model {
             .collect();
         states.dedup();
         self.resolve(&states)
+    }
+
+    /// What an event follows: its prev events, and what those follow that were not accepted.
+    fn followed(&self, pdu: &Pdu) -> BTreeSet<EventNumber> {
+        let mut next = pdu.prev_events().to_vec();
+        let mut all = BTreeSet::new();
+        while let Some(id) = next.pop() {
+            let number = self.by_id[&id];
+            let known = self.known(number);
+            if all.insert(number) && !known.accepted {
+                next.extend(known.pdu.prev_events().iter().cloned());
+            }
+        }
+        all
     }
 
     fn check(&self, pdu: &Pdu, state: &StateMap<EventNumber>) -> bool {
@@ -123,6 +143,7 @@ impl Model {
             auth,
             chain: Arc::new(chain),
             after,
+            accepted: allowed && !soft_failed,
         });
         self.by_id.insert(pdu.event_id().to_owned(), number);
         if !allowed {
@@ -131,12 +152,9 @@ impl Model {
         if soft_failed {
             return "soft-failed";
         }
-        let follows = |one: &EventNumber| {
-            let id = self.events[one.0 as usize].pdu.event_id();
-            pdu.prev_events().iter().any(|prev| prev == id)
-        };
+        let followed = self.followed(pdu);
         let mut extremities = self.extremities.clone();
-        extremities.retain(|one| !follows(one));
+        extremities.retain(|one| !followed.contains(one));
         extremities.push(number);
         self.extremities = extremities;
         let states: Vec<_> = self
@@ -221,6 +239,7 @@ impl World {
             auth: Vec::new(),
             chain: Arc::default(),
             after: StateMap::new(),
+            accepted: true,
         });
         for pdu in first {
             assert_eq!(world.model.receive(&pdu), "accepted");
@@ -244,12 +263,17 @@ impl World {
 
     /// Makes an event of somebody, after some of the latest ones.
     fn event(&mut self, step: &Step) -> Arc<Pdu> {
-        let latest = self.model.timeline.len() - 1;
-        let mut prev: Vec<_> = [step.back.0, step.back.1]
+        // Number 0 is none.
+        let latest = self.model.events.len() - 1;
+        let back = |back: &u8| latest.saturating_sub(usize::from(*back)).max(1);
+        let back = [step.back.0, step.back.1]
             .iter()
-            .map(|back| self.model.timeline[latest.saturating_sub(usize::from(*back))].clone())
-            .collect();
-        prev.dedup();
+            .map(back)
+            .collect::<BTreeSet<_>>();
+        let prev = back
+            .into_iter()
+            .map(|one| self.model.events[one].pdu.event_id().to_owned());
+        let prev: Vec<_> = prev.collect();
         let (event_type, state_key, content) = content(step);
         self.make(step.sender, event_type, state_key, &content, prev, None)
     }

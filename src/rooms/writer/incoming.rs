@@ -1,6 +1,7 @@
 //! Judging an event of another server: checks 4 to 6 on receipt of a PDU, and where it belongs.
 
 mod ahead;
+mod ends;
 mod event;
 mod states;
 
@@ -23,6 +24,7 @@ use storage::{
     },
 };
 
+use self::ends::Followed;
 pub(crate) use self::event::pruned_by;
 use super::{
     Way, generation,
@@ -33,7 +35,8 @@ use super::{
     working::Working,
 };
 use crate::{
-    Draft, Incoming, Received, Room, Rooms, Standing, StateKey, StoredEvent, event::Mentions,
+    Draft, Incoming, Received, Room, Rooms, Standing, StateKey, StoredEvent, accept::Beside,
+    event::Mentions,
 };
 
 /// What is to be done with an event that came in.
@@ -51,10 +54,7 @@ pub(super) struct ToWrite {
     pub(super) working: Box<Working>,
     pub(super) judged: Judged,
     pub(super) received: Received,
-    /// Holes in the timeline, as they are from now on; closed where nothing is missing.
-    pub(super) gaps: Vec<(Place, Option<Gap>)>,
-    /// It was here as an outlier.
-    pub(super) was_outlier: bool,
+    pub(super) beside: Beside,
 }
 
 /// An event on its way through the checks, and what is known for it.
@@ -71,6 +71,10 @@ struct Judging<'a> {
     auth_events: Vec<Arc<StoredEvent>>,
     /// Redactions that came before it.
     redactions: Vec<EventNumber>,
+    /// Accepted events follow it already.
+    is_followed: bool,
+    /// What it follows.
+    followed: Followed,
     /// The flat tables are to be written as a new generation.
     anew: bool,
     /// The room as it is now, and what else writing needs.
@@ -141,6 +145,7 @@ async fn judge_in(
     let auth_events = auth_ids.iter().filter_map(|id| graph.events.get(id));
     let prev = pdu.prev_events().iter();
     let prev: Vec<_> = prev.filter_map(|id| graph.events.get(id)).collect();
+    let followed = Followed::of(pdu.prev_events(), |id| graph.events.get(id));
     let judging = Judging {
         rooms,
         room,
@@ -152,6 +157,8 @@ async fn judge_in(
         known_as: own.map(|own| own.event.number),
         auth_events: auth_events.map(|event| Arc::clone(&event.event)).collect(),
         redactions: graph.redactions.clone(),
+        is_followed: graph.is_followed,
+        followed,
         anew: false,
         working,
     };
@@ -250,9 +257,16 @@ impl Judging<'_> {
             .as_ref()
             .map_or(EventNumber(1), |create| create.number);
         let entering = matches!(self.way, Way::Entering { .. });
-        if given.is_none() && !entering {
-            self.states_ahead(&prev_roots).await?;
-        }
+        let followed = std::mem::take(&mut self.followed);
+        let followed = followed.look_behind(self.room, self.snapshot);
+        let ahead = async {
+            match given.is_none() && !entering {
+                true => self.states_ahead(&prev_roots).await,
+                false => Ok(()),
+            }
+        };
+        let (followed, ()) = tokio::try_join!(followed, ahead)?;
+        self.followed = followed;
         let before = self.state_before(prev_roots, given, first).await?;
         let keys = self.keys();
         let states = [before, self.head().root];
@@ -506,12 +520,20 @@ impl Judging<'_> {
         if chain != NameHash::NONE {
             working.auth_sets.entry(chain).or_insert((set, false));
         }
+        let outlier = self.incoming.standing == Standing::Outlier;
+        let has_place = judged.event.header.place.is_some();
+        let behind = (!has_place && !outlier).then(|| self.followed.behind());
+        let passed_over = Some(self.followed.passed_over).filter(|_| has_place);
         Ok(Judgement::Write(Box::new(ToWrite {
             working,
             judged,
             received,
-            gaps,
-            was_outlier: self.known_as.is_some(),
+            beside: Beside {
+                gaps,
+                passed_over: passed_over.unwrap_or_default(),
+                behind,
+                was_outlier: self.known_as.is_some(),
+            },
         })))
     }
 }

@@ -1,12 +1,26 @@
 //! The tables of what comes in from other servers. Rooms write them.
 
+use pdu::EventNumber;
 use serde::{Deserialize, Serialize};
 
-use crate::{Position, ShortRoomId, table::tables, value::records};
+use crate::{NameHash, Position, ShortRoomId, table::tables, value::records};
 
 tables! { RECEIVING_TABLES:
     /// Events of other servers that wait until what they follow is fetched, in the order in which they came.
     190 WAITING_PDU_BY_ROOM Log: (ShortRoomId, Position) => WaitingPduRow;
+    /// Events that accepted ones follow though they were missing then, or not accepted themselves: when they
+    /// come, or are judged again, they are no ends of the graph.
+    191 FOLLOWED_BY_EVENT Point: (ShortRoomId, NameHash) => ();
+    /// Of events that were rejected or soft-failed: the accepted ones that they follow, through others like them.
+    192 ENDS_BEHIND_EVENT Point: (ShortRoomId, EventNumber) => EndsBehind;
+}
+
+/// The accepted events that one follows which was not accepted. It takes no ends away from the graph, but what
+/// follows it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndsBehind {
+    /// Their numbers.
+    pub events: Vec<EventNumber>,
 }
 
 /// An event that waits until what it follows is fetched.
@@ -18,4 +32,4 @@ pub struct WaitingPduRow {
     pub json: String,
 }
 
-records!(WaitingPduRow);
+records!(WaitingPduRow, EndsBehind);

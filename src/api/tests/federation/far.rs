@@ -213,9 +213,14 @@ impl World {
         let server = draft.sender.server_name().to_owned();
         let pdu = draft.sign(self.rules, &self.key(), &server).unwrap();
         let pdu = Arc::new(pdu);
-        let id = pdu.event_id().to_string();
-        self.told.lock().events.insert(id, Arc::clone(&pdu));
+        self.remember(&pdu);
         pdu
+    }
+
+    /// The played server can tell an event.
+    pub(super) fn remember(&self, pdu: &Arc<Pdu>) {
+        let id = pdu.event_id().to_string();
+        self.told.lock().events.insert(id, Arc::clone(pdu));
     }
 
     /// A draft in the state as it was last, after these events.

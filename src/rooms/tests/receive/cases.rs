@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A message of somebody of afar.
-fn message(world: &mut World, body: &str, prev: OwnedEventId) -> Arc<Pdu> {
+pub(super) fn message(world: &mut World, body: &str, prev: OwnedEventId) -> Arc<Pdu> {
     let content = json!({ "msgtype": "m.text", "body": body });
     world.make(1, "m.room.message", None, &content, vec![prev], None)
 }

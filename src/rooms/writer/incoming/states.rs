@@ -17,7 +17,6 @@ use super::Judging;
 use crate::{
     StateKey, StoredEvent,
     writer::{
-        Way,
         graph::GraphEvent,
         judge::{CurrentChange, Entry},
     },
@@ -65,18 +64,7 @@ impl Judging<'_> {
         roots.map(|roots| roots.after).collect()
     }
 
-    /// The forward extremities that the event does not follow.
-    fn others(&self) -> SmallVec<[Extremity; 1]> {
-        if let Way::Entering { .. } = self.way {
-            return SmallVec::new();
-        }
-        let prev = self.pdu().prev_events();
-        let mut extremities = self.head().extremities.clone();
-        extremities.retain(|one| !prev.iter().any(|id| id.as_str() == one.event_id));
-        extremities
-    }
-
-    /// The states that those leave behind.
+    /// The states that the forward extremities leave behind which the event does not follow.
     pub(super) async fn beside(&self) -> error::Result<Vec<[u8; 16]>> {
         let others = self.others();
         let numbers: Vec<_> = others.iter().map(|extremity| extremity.number).collect();
@@ -207,17 +195,22 @@ impl Judging<'_> {
         roots: EventRoots,
         create: EventNumber,
     ) -> error::Result<(SmallVec<[Extremity; 1]>, CurrentChange)> {
-        let mut states = vec![roots.after];
-        states.extend(self.beside().await?);
+        let mut states = self.beside().await?;
         let mut extremities = self.others();
-        extremities.push(Extremity {
-            number: own.number,
-            event_id: own.header.event_id.clone(),
-            depth: own.header.depth,
-        });
+        // There is always one, whatever loops the first room versions let servers make.
+        if self.is_end() || extremities.is_empty() {
+            states.push(roots.after);
+            extremities.push(Extremity {
+                number: own.number,
+                event_id: own.header.event_id.clone(),
+                depth: own.header.depth,
+            });
+        } else if extremities.len() == self.head().extremities.len() {
+            return Ok(self.unchanged());
+        }
         let unstored = Some((own, chain));
         let old = self.head().root;
-        if states.len() == 1 && roots.before == old {
+        if extremities.len() == 1 && states == [roots.after] && roots.before == old {
             // It simply goes on from what was there last: nothing but its own entry can change.
             return Ok((extremities, self.own_change(own, roots)));
         }
