@@ -1,7 +1,8 @@
 // Two people with two devices each talk encrypted through matrix-js-sdk and its Rust crypto, while the server is
 // killed and started again.
 //
-// Usage: node encrypt_js_sdk.mjs ADDRESS
+// Usage: node encrypt_js_sdk.mjs ADDRESS [ADDRESS]: the one who invites is at the first server, the other one at the
+// second if there is one.
 //
 // Prints `kill` where the server is to be killed with signal 9 and started again, and reads a line when it is up.
 // Ends well if all four devices have decrypted all that was said, and a device that logs in anew has too, with the
@@ -17,7 +18,7 @@ const sdk = await import(require.resolve("matrix-js-sdk"));
 const { logger } = await import(require.resolve("matrix-js-sdk/lib/logger.js"));
 logger.setLevel(process.env.LOUD ? "debug" : "silent");
 
-const address = process.argv[2];
+const [address, other = address] = process.argv.slice(2);
 const patience = 60; // seconds
 const password = "correct horse";
 
@@ -36,19 +37,20 @@ async function until(what, done, why = () => "") {
 
 // A person, and the key to what they keep secret on the server.
 class Person {
-    constructor(name) {
+    constructor(name, address) {
         this.name = name;
+        this.address = address;
         this.secretKeys = new Map();
     }
 
     async register() {
-        const fresh = sdk.createClient({ baseUrl: address });
+        const fresh = sdk.createClient({ baseUrl: this.address });
         await fresh.register(this.name, password, null, { type: "m.login.dummy" }, undefined, undefined, true);
     }
 
     // A new device, syncing.
     async device() {
-        const fresh = sdk.createClient({ baseUrl: address });
+        const fresh = sdk.createClient({ baseUrl: this.address });
         const login = await fresh.loginRequest({
             type: "m.login.password",
             identifier: { type: "m.id.user", user: this.name },
@@ -56,7 +58,7 @@ class Person {
         });
         const { user_id: userId, device_id: deviceId, access_token: accessToken } = login;
         const client = sdk.createClient({
-            baseUrl: address,
+            baseUrl: this.address,
             userId,
             deviceId,
             accessToken,
@@ -138,7 +140,8 @@ async function kill() {
     await once(process.stdin, "data");
 }
 
-const [alice, bob] = [new Person(`alice-e2e-${process.pid}`), new Person(`bob-e2e-${process.pid}`)];
+const alice = new Person(`alice-e2e-${process.pid}`, address);
+const bob = new Person(`bob-e2e-${process.pid}`, other);
 const devices = [];
 for (const person of [alice, bob]) {
     await person.register();

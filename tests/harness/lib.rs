@@ -8,6 +8,7 @@
 
 mod answer;
 mod authority;
+pub mod clients;
 mod gate;
 mod server;
 mod user;

@@ -2,6 +2,7 @@
 //! end both hold the same state. `run` beside this file installs Synapse; where it is missing, the tests fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod people;
 mod rooms;
 mod synapse;
 
@@ -61,6 +62,15 @@ impl Two {
             self.chapar.name()
         } else {
             self.synapse.name()
+        }
+    }
+
+    /// Where a person's server answers clients.
+    fn base_of(&self, user: &User) -> &str {
+        if user.id == self.alice.id {
+            self.chapar.base()
+        } else {
+            self.synapse.server.base()
         }
     }
 }
