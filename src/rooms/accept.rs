@@ -14,7 +14,7 @@ use ruma::{OwnedEventId, events::StateEventType};
 use storage::{
     Batch, Position, Raw, ShortRoomId, Storage, Topic,
     schema::{
-        self, EndsBehind, EventRef, Gap, Place, PlacedEvent, RoomChange, RoomRow, Speaker,
+        self, EndsBehind, EventRef, Gap, Outcome, Place, PlacedEvent, RoomChange, RoomRow, Speaker,
         StateChange, StreamRecord, Verdict,
     },
 };
@@ -67,6 +67,7 @@ pub(crate) fn receive(
     working: &mut Working,
     judged: Judged,
     beside: &Beside,
+    index: u16,
 ) {
     let short = working.room.short;
     if beside.was_outlier && judged.verdict.is_none() {
@@ -87,8 +88,23 @@ pub(crate) fn receive(
         let key = (short, judged.event.number);
         batch.put(&schema::ENDS_BEHIND_EVENT, &key, behind);
     }
-    accept(storage, batch, working, judged, 0);
-    crate::extremities::leave_job(storage, batch, short, &working.head);
+    accept(storage, batch, working, judged, index);
+    // Whoever is judged after it on what this batch writes looks for them.
+    chains(batch, working);
+}
+
+/// Puts the auth chains that are new into the batch.
+fn chains(batch: &mut Batch, working: &mut Working) {
+    let short = working.room.short;
+    let new = working
+        .auth_sets
+        .iter_mut()
+        .filter(|(_, (_, stored))| !stored);
+    for (hash, (set, stored)) in new {
+        let bytes = Raw(set.to_bytes().into());
+        batch.put(&schema::CHAIN_BY_SET, &(short, *hash), &bytes);
+        *stored = true;
+    }
 }
 
 /// Puts the rows of an outlier into the batch, on the condition that the event is not there: one of many
@@ -153,11 +169,7 @@ pub(crate) fn finish(storage: &Storage, batch: &mut Batch, working: &mut Working
     if let Some(listing) = &mut working.listing {
         listing.write(batch, short, working.head.joined);
     }
-    let new = working.auth_sets.iter().filter(|(_, (_, stored))| !stored);
-    for (hash, (set, _)) in new {
-        let bytes = Raw(set.to_bytes().into());
-        batch.put(&schema::CHAIN_BY_SET, &(short, *hash), &bytes);
-    }
+    chains(batch, working);
     batch.wake(Topic::Room(short));
     batch.wake(Topic::Stream);
 }
@@ -249,9 +261,11 @@ impl Writing<'_> {
         for entry in judged.change.entries {
             working.state.insert(entry.key, entry.after);
         }
-        working
-            .events
-            .insert(judged.event.pdu.event_id().to_owned(), Some(judged.event));
+        let id = judged.event.pdu.event_id().to_owned();
+        let rejected = judged.verdict.as_ref();
+        let accepted = rejected.is_none_or(|verdict| verdict.outcome == Outcome::Accepted);
+        let event = accepted.then_some(judged.event);
+        working.events.insert(id, event);
     }
 
     fn short(&self) -> ShortRoomId {

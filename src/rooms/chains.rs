@@ -11,6 +11,17 @@ use storage::{NameHash, Snapshot, schema};
 use crate::Room;
 
 impl Room {
+    /// Reads auth chains, such as are there, of which some will be wanted from the same view. One round trip.
+    pub(crate) async fn chains_if_known(
+        &self,
+        snapshot: &Snapshot,
+        sets: BTreeSet<NameHash>,
+    ) -> error::Result<()> {
+        let keys: Vec<_> = sets.into_iter().map(|set| (self.short, set)).collect();
+        snapshot.multi_get(&schema::CHAIN_BY_SET, &keys).await?;
+        Ok(())
+    }
+
     /// The auth chains that some sets of auth events name. One round trip.
     pub(crate) async fn chains(
         &self,

@@ -23,6 +23,16 @@ pub struct Incoming {
     pub standing: Standing,
 }
 
+impl Incoming {
+    /// An event that happened now, as far as we know.
+    pub fn live(pdu: Arc<Pdu>) -> Self {
+        Self {
+            pdu,
+            standing: Standing::Live { state_before: None },
+        }
+    }
+}
+
 /// How an event that comes in stands to the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -72,7 +82,34 @@ impl Rooms {
     ///
     /// Storage fails, or the event cannot be stored.
     pub async fn receive(&self, room: &Arc<Room>, incoming: Incoming) -> error::Result<Received> {
-        self.writer(room).receive(self, incoming, Way::Heard).await
+        self.receive_one(room, incoming, Way::Heard).await
+    }
+
+    /// Receives events of another server that wait together, in their order, as [`Rooms::receive`] does each of
+    /// them: in as few commits as hold them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::receive`]; some may have been received.
+    pub async fn receive_all(
+        &self,
+        room: &Arc<Room>,
+        incoming: Vec<Incoming>,
+    ) -> error::Result<Vec<Received>> {
+        let writer = self.writer(room);
+        writer.receive_all(self, incoming, Way::Heard).await
+    }
+
+    pub(crate) async fn receive_one(
+        &self,
+        room: &Arc<Room>,
+        incoming: Incoming,
+        way: Way,
+    ) -> error::Result<Received> {
+        let writer = self.writer(room);
+        let received = writer.receive_all(self, vec![incoming], way).await?;
+        let received = received.into_iter().next();
+        received.ok_or_else(|| error::internal("an event was not received"))
     }
 
     /// Receives an event that was made with our help or handed to us: the other servers of the room hear
@@ -90,7 +127,6 @@ impl Rooms {
             pdu,
             standing: Standing::Live { state_before: None },
         };
-        let way = Way::HandedOver;
-        self.writer(room).receive(self, incoming, way).await
+        self.receive_one(room, incoming, Way::HandedOver).await
     }
 }

@@ -11,6 +11,7 @@ mod judge;
 mod lay_down;
 mod load;
 mod needs;
+mod receiving;
 mod resolve;
 mod tried;
 mod working;
@@ -22,19 +23,19 @@ use ruma::OwnedEventId;
 use storage::{Batch, CommitError};
 use tokio::sync::oneshot;
 
-use self::incoming::Judgement;
+use self::receiving::Arriving;
 pub(crate) use self::{
     generation::{DROP_GENERATION, OldGeneration, drop_generation},
     graph::GraphEvent,
     incoming::pruned_by,
     judge::{Entry, Judged, visibility_of},
-    lay_down::{lay_down, lay_state},
+    lay_down::{auth_ids, lay_down, lay_state},
     load::{flat_key, head_without_events, write_answer},
     needs::STRIPPED_STATE,
     tried::tried,
     working::Working,
 };
-use crate::{Group, Incoming, Received, Room, Rooms, accept};
+use crate::{Group, Room, Rooms, accept};
 
 /// Events in one commit at most.
 const EVENTS_MAX: usize = 1_000;
@@ -61,14 +62,6 @@ struct Queue {
     arriving: VecDeque<Arriving>,
     /// What the last commit left behind: good for the next one if the head is still the same.
     warm: Option<Box<Working>>,
-}
-
-/// An event of another server that waits to be judged.
-#[derive(Debug)]
-struct Arriving {
-    incoming: Incoming,
-    way: Way,
-    answer: oneshot::Sender<error::Result<Received>>,
 }
 
 /// On which way an event comes into a room that is no draft of ours.
@@ -119,104 +112,27 @@ impl RoomWriter {
             .map_err(|_| error::internal("the room's writer was stopped"))?
     }
 
-    /// Receives an event that is no draft of ours. Goes on when the caller does not.
-    pub(crate) async fn receive(
-        self: &Arc<Self>,
-        rooms: &Rooms,
-        incoming: Incoming,
-        way: Way,
-    ) -> error::Result<Received> {
-        let (answer, answered) = oneshot::channel();
-        let start = {
-            let mut queue = self.queue.lock();
-            queue.arriving.push_back(Arriving {
-                incoming,
-                way,
-                answer,
-            });
-            !std::mem::replace(&mut queue.draining, true)
-        };
-        if start {
-            let (writer, rooms) = (Arc::clone(self), rooms.clone());
-            tokio::spawn(async move { writer.drain(&rooms).await });
-        }
-        answered
-            .await
-            .map_err(|_| error::internal("the room's writer was stopped"))?
-    }
-
     /// Writes what waits until nothing does: drafts and events of other servers by turns.
     async fn drain(&self, rooms: &Rooms) {
         loop {
             let (mut waiting, arriving, mut warm) = {
                 let mut queue = self.queue.lock();
                 let waiting = queue.take();
-                let arriving = queue.arriving.pop_front();
-                if waiting.is_empty() && arriving.is_none() {
+                let arriving = queue.take_arriving();
+                if waiting.is_empty() && arriving.is_empty() {
                     queue.draining = false;
                     return;
                 }
                 (waiting, arriving, queue.warm.take())
             };
             self.write(rooms, &mut waiting, &mut warm).await;
-            if let Some(arriving) = arriving {
-                // What it changes in the state is not followed up: the next draft looks anew.
+            if !arriving.is_empty() {
+                // What they change in the state is not followed up: the next draft looks anew.
                 warm = None;
-                let (incoming, way) = (&arriving.incoming, arriving.way);
-                let received = self.write_incoming(rooms, incoming, way).await;
-                let _ = arriving.answer.send(received);
+                self.write_arriving(rooms, arriving).await;
             }
             self.queue.lock().warm = warm;
         }
-    }
-
-    /// Judges and commits an event of another server.
-    async fn write_incoming(
-        &self,
-        rooms: &Rooms,
-        incoming: &Incoming,
-        way: Way,
-    ) -> error::Result<Received> {
-        let mut views = 1;
-        for _ in 0..TRIES_MAX {
-            let mut to_write = match incoming::judge(rooms, &self.room, incoming, way).await {
-                Ok(Judgement::Answer(received)) => return Ok(received),
-                Ok(Judgement::Write(to_write)) => to_write,
-                // The view got too old: what was read from it is quicker to be had the next time.
-                Err(error) if error.is_too_busy() && views < VIEWS_MAX => {
-                    views += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let mut batch = Batch::new();
-            let working = &mut to_write.working;
-            let storage = rooms.storage();
-            let judged = to_write.judged;
-            if judged.change.written.is_some() {
-                let old = OldGeneration {
-                    room: self.room.short,
-                    generation: working.head.generation,
-                };
-                generation::drop_later(rooms, &mut batch, old);
-            }
-            let beside = &to_write.beside;
-            accept::receive(storage, &mut batch, working, judged, beside);
-            accept::finish(storage, &mut batch, working, 1);
-            match storage.commit(batch).await {
-                Ok(_) => {
-                    rooms.have_moved(self.room.short, &to_write.working.moved);
-                    return Ok(to_write.received);
-                }
-                // Judged again, it turns out to be known if it was written.
-                Err(CommitError::Unknown | CommitError::Conflict(_) | CommitError::TooOld) => {}
-                Err(CommitError::TooLarge) => {
-                    return Err(error::too_large("This is too much to store at once"));
-                }
-                Err(error) => return Err(error::internal(error)),
-            }
-        }
-        Err(error::internal("the room changes too fast to be written"))
     }
 
     /// Judges, commits and answers what was taken from the queue.

@@ -14,6 +14,7 @@ mod clock;
 mod cost;
 mod failure;
 mod follow;
+mod foresight;
 mod gather;
 pub mod key;
 mod long;
@@ -65,6 +66,9 @@ pub enum ReadError {
     /// A range answers more than [`read::MAX_ANSWER`].
     #[error("a range is too long to be read at once")]
     TooLarge,
+    /// What is asked for is known only when the batch is written that the view foresees.
+    #[error("what a batch is going to write there is not known yet")]
+    Unforeseen,
     /// The view is older than [`SNAPSHOT_LIFE`].
     #[error("the snapshot is too old")]
     TooOld,

@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Answers, Found, Key, Position, Range, ReadError, Reads, Storage, Table, Value, gather::Gather,
-    long, model, rocks,
+    Answers, Found, Key, Position, Range, ReadError, Reads, Storage, Table, Value,
+    foresight::Foresight, gather::Gather, long, model, rocks,
 };
 
 /// How long a view can be read from, on every engine.
@@ -22,6 +22,7 @@ pub struct Snapshot {
     /// When, on the storage's clock.
     taken: Duration,
     gather: Option<Arc<Gather>>,
+    foresight: Option<Arc<Foresight>>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ impl Snapshot {
             position,
             storage,
             gather: None,
+            foresight: None,
         }
     }
 
@@ -47,6 +49,18 @@ impl Snapshot {
             gather: Some(Arc::clone(gather)),
             ..self.clone()
         }
+    }
+
+    /// The same view with what is foreseen over it.
+    pub(crate) fn with_foresight(&self, foresight: Foresight) -> Self {
+        Self {
+            foresight: Some(Arc::new(foresight)),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn foresight(&self) -> Option<&Foresight> {
+        self.foresight.as_deref()
     }
 
     /// Where what is asked of this view is gathered.
@@ -86,6 +100,16 @@ impl Snapshot {
     }
 
     pub(crate) async fn answer_list(&self, reads: &Reads) -> Result<Answers, ReadError> {
+        match &self.foresight {
+            Some(foresight) => {
+                let stored = |reads: Reads| async move { self.answer_stored(&reads).await };
+                foresight.answer(reads, stored).await
+            }
+            None => self.answer_stored(reads).await,
+        }
+    }
+
+    async fn answer_stored(&self, reads: &Reads) -> Result<Answers, ReadError> {
         let view = if self.storage.clock().elapsed().saturating_sub(self.taken) <= SNAPSHOT_LIFE {
             self.view.clone()
         } else if reads.is_lasting() {

@@ -6,8 +6,11 @@ use futures_util::{StreamExt as _, stream};
 use pdu::Pdu;
 use ruma::OwnedEventId;
 
-use super::{asking::Asking, sorted::sorted};
-use crate::{Received, Standing};
+use super::asking::Asking;
+use crate::{
+    Received, Standing,
+    writer::{auth_ids, lay_down},
+};
 
 /// Single events that are fetched for one that needs them, at most.
 const FETCHED_MAX: usize = 200;
@@ -56,15 +59,11 @@ impl Asking {
         let mut left = events;
         let mut budget = FETCHED_MAX;
         loop {
-            let mut lacking = BTreeSet::new();
-            let mut again = Vec::new();
-            for event in sorted(&left, Pdu::auth_events) {
-                let received = self.receive(&event, Standing::Outlier).await?;
-                if let Received::Missing { auth, .. } = received {
-                    lacking.extend(auth);
-                    again.push(event);
-                }
-            }
+            let laid = lay_down(&self.rooms, &self.room, &left).await?;
+            left.retain(|event| !laid.contains_key(event.event_id()));
+            let again = left;
+            let auth = again.iter().flat_map(|event| auth_ids(&self.room, event));
+            let mut lacking: BTreeSet<_> = auth.filter(|id| !laid.contains_key(id)).collect();
             for event in &again {
                 lacking.remove(event.event_id());
             }

@@ -14,7 +14,7 @@ use storage::{
 };
 
 use super::{asking::Asking, sorted::reached};
-use crate::{Received, Room, Rooms, Standing};
+use crate::{Incoming, Received, Room, Rooms, Standing};
 
 /// Events that are asked for at once: more nobody tells.
 const AT_ONCE: usize = 100;
@@ -160,19 +160,29 @@ impl Asking {
     /// Puts events into a hole, earliest first, so that each finds the state that those before it leave
     /// behind. Whether any has come into the timeline.
     async fn place_in(&self, at: Place, events: &[Arc<Pdu>]) -> error::Result<bool> {
-        let (mut states, mut placed) = (STATES_MAX, false);
-        for (index, event) in events.iter().enumerate() {
+        let standing = |index: usize, state_before| {
             let back = i32::try_from(events.len() - index).unwrap_or(i32::MAX);
             let place = Place {
                 step: at.step.saturating_sub(back),
                 ..at
             };
-            let standing = |state_before| Standing::Historic {
+            Standing::Historic {
                 place,
                 fills: Some(at),
                 state_before,
-            };
-            let mut received = self.receive_with_auth(event, standing(None)).await?;
+            }
+        };
+        let all = events.iter().enumerate().map(|(index, event)| Incoming {
+            pdu: Arc::clone(event),
+            standing: standing(index, None),
+        });
+        let all = self.rooms.receive_all(&self.room, all.collect()).await?;
+        let (mut states, mut placed) = (STATES_MAX, false);
+        for ((index, event), mut received) in events.iter().enumerate().zip(all) {
+            let standing = |state_before| standing(index, state_before);
+            if let Received::Missing { .. } = received {
+                received = self.receive_with_auth(event, standing(None)).await?;
+            }
             if matches!(&received, Received::Missing { auth, .. } if auth.is_empty()) && states > 0
             {
                 states -= 1;

@@ -5,12 +5,10 @@ use ruma::{OwnedEventId, RoomId, ServerName};
 use serde_json::value::RawValue;
 use storage::{
     Reads,
-    schema::{self, Standing as StoredStanding, WaitingPduRow},
+    schema::{self, Outcome, Standing as StoredStanding, WaitingPduRow},
 };
 
-use crate::{
-    Incoming, Received, Room, Rooms, ServerAcl, Standing, StoredEvent, server_acl::denied,
-};
+use crate::{Incoming, Received, Room, Rooms, ServerAcl, StoredEvent, server_acl::denied};
 
 /// What became of an event that a server sent: it has it off its hands, or why it is not taken.
 pub type Taken = Result<(), String>;
@@ -80,17 +78,20 @@ impl Rooms {
             .federation()
             .check_pdus(room.rules, raw.clone())
             .await?;
-        let mut waiting = Vec::new();
+        let (mut sound, mut incoming) = (Vec::new(), Vec::new());
         for ((event_id, raw), checked) in ids.into_iter().zip(raw).zip(checked) {
-            let pdu = match checked {
-                Ok(pdu) => pdu.into(),
-                Err(fault) => {
-                    taken.push((event_id, Err(fault.to_string())));
-                    continue;
+            match checked {
+                Ok(pdu) => {
+                    sound.push((event_id, raw));
+                    incoming.push(Incoming::live(pdu.into()));
                 }
-            };
-            let standing = Standing::Live { state_before: None };
-            match self.receive(&room, Incoming { pdu, standing }).await? {
+                Err(fault) => taken.push((event_id, Err(fault.to_string()))),
+            }
+        }
+        let received = self.receive_all(&room, incoming).await?;
+        let mut waiting = Vec::new();
+        for ((event_id, raw), received) in sound.into_iter().zip(received) {
+            match received {
                 Received::Missing { .. } => waiting.push((event_id, raw)),
                 received => {
                     log(&room, origin, &event_id, &received);
@@ -183,7 +184,11 @@ impl Rooms {
         let keys: Vec<_> = here.iter().map(|(_, key)| *key).collect();
         let verdicts = snapshot.multi_get(&schema::VERDICT_BY_EVENT, &keys).await?;
         for ((one, _), verdict) in here.into_iter().zip(verdicts) {
-            one.known = verdict.is_none_or(|row| row.value.standing != StoredStanding::Outlier);
+            one.known = verdict.is_none_or(|row| {
+                let verdict = row.value;
+                // What was rejected may be allowed now.
+                verdict.standing != StoredStanding::Outlier && verdict.outcome != Outcome::Rejected
+            });
         }
         Ok(Admission::Admitted)
     }

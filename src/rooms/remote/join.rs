@@ -198,6 +198,6 @@ impl Rooms {
             standing: Standing::Live { state_before: None },
         };
         let way = Way::Entering { root, partial };
-        self.writer(room).receive(self, incoming, way).await
+        self.receive_one(room, incoming, way).await
     }
 }

@@ -6,7 +6,7 @@ use pdu::Pdu;
 use ruma::{EventId, OwnedEventId, api::federation::event::get_missing_events};
 
 use super::{asking::Asking, sorted::reached};
-use crate::{Received, Standing};
+use crate::{Incoming, Received, Standing};
 
 /// Events that are asked for at once: more nobody tells.
 const AT_ONCE: u32 = 20;
@@ -27,8 +27,13 @@ impl Asking {
             _ => return Ok(received),
         }
         let mut gaps = GAPS_MAX;
-        for event in self.fetch_before(pdu).await? {
-            self.take_in_told(&event, &mut gaps).await?;
+        let told = self.fetch_before(pdu).await?;
+        let incoming = told.iter().map(|event| Incoming::live(Arc::clone(event)));
+        let received = self.rooms.receive_all(&self.room, incoming.collect());
+        for (event, received) in told.iter().zip(received.await?) {
+            if let Received::Missing { .. } = received {
+                self.take_in_told(event, &mut gaps).await?;
+            }
         }
         self.receive_with_auth(pdu, live).await
     }

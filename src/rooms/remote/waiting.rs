@@ -9,15 +9,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pdu::Pdu;
 use ruma::ServerName;
-use serde_json::value::RawValue;
 use storage::{
-    Batch, Position, Range, ShortRoomId,
+    Batch, Found, Position, Range, ShortRoomId,
     schema::{self, WaitingPduRow},
 };
 use tokio::sync::{Semaphore, watch};
 
 use super::{Asking, incoming::log};
-use crate::{Room, Rooms};
+use crate::{Incoming, Received, Room, Rooms};
 
 /// Events of one room that wait, at most.
 const WAITING_MAX: usize = 500;
@@ -25,6 +24,8 @@ const WAITING_MAX: usize = 500;
 const ROOMS_AT_ONCE: usize = 32;
 /// Events that are read together.
 const READ_AT_ONCE: usize = 20;
+/// About so many bytes of events are written together.
+const BYTES_AT_ONCE: usize = 400_000;
 /// How long one event may take, whatever is asked for it.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -134,15 +135,22 @@ impl Rooms {
             return Ok(0);
         }
         let kept = rows.len();
-        for (index, row) in rows.iter().enumerate() {
-            // A commit for each: together they may be more than a batch takes.
-            let mut batch = Batch::new();
-            let key = (room.short, Position::pending(0));
-            batch.put(&schema::WAITING_PDU_BY_ROOM, &key, row);
+        let mut left = rows.as_slice();
+        while !left.is_empty() {
+            let (mut batch, mut index) = (Batch::new(), 0);
+            let mut rest = left.iter();
+            while batch.len_bytes() < BYTES_AT_ONCE
+                && let Some(row) = rest.next()
+            {
+                let key = (room.short, Position::pending(index));
+                batch.put(&schema::WAITING_PDU_BY_ROOM, &key, row);
+                index += 1;
+            }
             if let Err(error) = self.storage().commit(batch).await {
-                (index..kept).for_each(|_| waiting.one_less(room.short));
+                (0..left.len()).for_each(|_| waiting.one_less(room.short));
                 return Err(error.into());
             }
+            left = rest.as_slice();
         }
         self.begin_waiting(room);
         Ok(kept)
@@ -200,7 +208,9 @@ impl Rooms {
             if rows.is_empty() && waiting.is_done(room.short) {
                 return Ok(());
             }
-            for (key, row) in rows {
+            let rows = self.take_what_lacks_nothing(room, rows).await?;
+            // The others may lack the same.
+            if let Some((key, row)) = rows.into_iter().next() {
                 let taken = self.take_in_waiting(room, row.value);
                 match tokio::time::timeout(PATIENCE, taken).await {
                     Ok(taken) => taken?,
@@ -208,25 +218,68 @@ impl Rooms {
                         tracing::warn!(room = %room.room_id, "an event takes too long to be taken in, it is dropped");
                     }
                 }
-                let mut batch = Batch::new();
-                batch.delete(&schema::WAITING_PDU_BY_ROOM, &key);
-                self.storage().commit(batch).await?;
-                waiting.one_less(room.short);
+                self.is_done_with(room, &[key]).await?;
             }
         }
+    }
+
+    /// Takes in those of some events that wait for nothing, or not any more: the others.
+    async fn take_what_lacks_nothing(
+        &self,
+        room: &Arc<Room>,
+        rows: Vec<Row>,
+    ) -> error::Result<Vec<Row>> {
+        let (mut waiting, mut done, mut incoming) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, row) in rows {
+            match read(room, &row.value)? {
+                Some(pdu) => {
+                    incoming.push(Incoming::live(pdu));
+                    waiting.push((key, row));
+                }
+                None => done.push(key),
+            }
+        }
+        let ids = incoming.iter().map(|one| one.pdu.event_id().to_owned());
+        let ids: Vec<_> = ids.collect();
+        let received = self.receive_all(room, incoming).await?;
+        let mut left = Vec::new();
+        for ((id, received), (key, row)) in ids.iter().zip(received).zip(waiting) {
+            if let Received::Missing { .. } = received {
+                left.push((key, row));
+                continue;
+            }
+            let origin = ServerName::parse(&row.value.origin).map_err(error::internal)?;
+            log(room, &origin, id, &received);
+            done.push(key);
+        }
+        self.is_done_with(room, &done).await?;
+        Ok(left)
+    }
+
+    /// Events wait no more.
+    async fn is_done_with(
+        &self,
+        room: &Room,
+        keys: &[(ShortRoomId, Position)],
+    ) -> error::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for key in keys {
+            batch.delete(&schema::WAITING_PDU_BY_ROOM, key);
+        }
+        self.storage().commit(batch).await?;
+        keys.iter()
+            .for_each(|_| self.waiting().one_less(room.short));
+        Ok(())
     }
 
     /// Takes in an event that waited: fetches what it lacks.
     async fn take_in_waiting(&self, room: &Arc<Room>, row: WaitingPduRow) -> error::Result<()> {
         let origin = ServerName::parse(&row.origin).map_err(error::internal)?;
-        let raw = RawValue::from_string(row.json).map_err(error::internal)?;
-        // Its signatures were right when it came.
-        let Ok(pdu) = Pdu::parse(raw.get().as_bytes(), room.rules) else {
+        let Some(pdu) = read(room, &row)? else {
             return Ok(());
-        };
-        let pdu = match pdu::check_content_hash(&pdu) {
-            true => Arc::new(pdu),
-            false => Arc::new(pdu.redacted(room.rules).map_err(error::internal)?),
         };
         let first = [&*origin, pdu.sender().server_name()];
         let asking = Asking::about(self, room, &first).await?;
@@ -234,6 +287,20 @@ impl Rooms {
         log(room, &origin, &pdu.event_id().to_owned(), &received);
         Ok(())
     }
+}
+
+/// An event that waits, and where.
+type Row = ((ShortRoomId, Position), Found<WaitingPduRow>);
+
+/// An event that waited. Its signatures were right when it came.
+fn read(room: &Room, row: &WaitingPduRow) -> error::Result<Option<Arc<Pdu>>> {
+    let Ok(pdu) = Pdu::parse(row.json.as_bytes(), room.rules) else {
+        return Ok(None);
+    };
+    Ok(Some(match pdu::check_content_hash(&pdu) {
+        true => Arc::new(pdu),
+        false => Arc::new(pdu.redacted(room.rules).map_err(error::internal)?),
+    }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod cases;
 mod cost;
 mod ends;
+mod many;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -186,6 +187,8 @@ struct Step {
     /// How far back its prev events lie.
     back: (u8, u8),
     local: bool,
+    /// It comes with the next one.
+    together: bool,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -195,13 +198,15 @@ fn step() -> impl Strategy<Value = Step> {
         0..4_u8,
         (0..4_u8, 0..4_u8),
         prop::bool::weighted(0.2),
+        any::<bool>(),
     )
-        .prop_map(|(sender, action, target, back, local)| Step {
+        .prop_map(|(sender, action, target, back, local, together)| Step {
             sender,
             action,
             target,
             back,
             local,
+            together,
         })
 }
 
@@ -214,7 +219,11 @@ fn person(n: u8) -> OwnedUserId {
 
 impl World {
     async fn new(storage: Storage, version: &RoomVersionId) -> Self {
-        let rooms = rooms(storage);
+        Self::on(rooms(storage), version).await
+    }
+
+    /// One more room of these.
+    async fn on(rooms: Rooms, version: &RoomVersionId) -> Self {
         let room_id = public_room(&rooms, version).await;
         let room = rooms.room(&room_id).await.unwrap();
         let mut world = Self {
@@ -338,6 +347,7 @@ impl World {
             target: 0,
             back: (0, 0),
             local: false,
+            together: false,
         };
         let join = self.event(&join);
         self.receive(join).await;
@@ -365,27 +375,32 @@ impl World {
 impl World {
     async fn receive(&mut self, pdu: Arc<Pdu>) {
         let expected = self.model.receive(&pdu);
-        let standing = Standing::Live { state_before: None };
-        let incoming = Incoming { pdu, standing };
-        let received = self
-            .rooms
-            .receive(&self.room, incoming.clone())
-            .await
-            .unwrap();
-        let received = match received {
-            Received::Accepted => "accepted",
-            Received::SoftFailed(_) => "soft-failed",
-            Received::Rejected(_) => "rejected",
-            Received::Known => "known",
-            Received::Missing { .. } => "missing",
-        };
-        // A reply that was lost: the second try finds it there.
-        assert!(
-            received == expected || received == "known",
-            "{received}, not {expected}"
-        );
-        let again = self.rooms.receive(&self.room, incoming).await.unwrap();
-        assert_eq!(again, Received::Known);
+        self.receive_all(&[(pdu, expected)]).await;
+    }
+
+    /// Receives events that came together, of which the model has its opinion already.
+    async fn receive_all(&self, events: &[(Arc<Pdu>, &str)]) {
+        let incoming = events.iter();
+        let incoming = incoming.map(|(pdu, _)| Incoming::live(Arc::clone(pdu)));
+        let incoming: Vec<_> = incoming.collect();
+        let (rooms, room) = (&self.rooms, &self.room);
+        let received = rooms.receive_all(room, incoming.clone()).await.unwrap();
+        for ((_, expected), received) in events.iter().zip(received) {
+            let received = match received {
+                Received::Accepted => "accepted",
+                Received::SoftFailed(_) => "soft-failed",
+                Received::Rejected(_) => "rejected",
+                Received::Known => "known",
+                Received::Missing { .. } => "missing",
+            };
+            // A reply that was lost: the second try finds it there.
+            assert!(
+                received == *expected || received == "known",
+                "{received}, not {expected}"
+            );
+        }
+        let again = rooms.receive_all(room, incoming).await.unwrap();
+        assert!(again.iter().all(|again| *again == Received::Known));
     }
 
     /// Sends a message of our own, on whatever extremities there are.
@@ -513,15 +528,25 @@ async fn run(storage: Storage, version: &RoomVersionId, steps: &[Step]) {
     for person in 1..4 {
         world.join(person).await;
     }
+    let mut together = Vec::new();
     for step in steps {
+        if !step.local {
+            let pdu = world.event(step);
+            let expected = world.model.receive(&pdu);
+            together.push((pdu, expected));
+            if step.together {
+                continue;
+            }
+        }
+        world.receive_all(&std::mem::take(&mut together)).await;
+        world.compare().await;
         if step.local {
             world.send().await;
-        } else {
-            let pdu = world.event(step);
-            world.receive(pdu).await;
+            world.compare().await;
         }
-        world.compare().await;
     }
+    world.receive_all(&together).await;
+    world.compare().await;
 }
 
 const VERSIONS: [RoomVersionId; 4] = [

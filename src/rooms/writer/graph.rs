@@ -126,7 +126,7 @@ type Redactions = Slot<Vec<((ShortRoomId, NameHash, EventNumber), Found<Redactio
 /// The numbers of events, in the first round trip.
 pub(super) struct AskedNumbers {
     numbers: Numbers,
-    redactions: Option<Redactions>,
+    redactions: Vec<Redactions>,
     followed: Slot<Vec<Option<Found<()>>>>,
 }
 
@@ -142,10 +142,11 @@ impl AskedNumbers {
             .iter()
             .map(|id| storage.event_hash(id))
             .collect();
-        let redactions = needs.incoming.as_ref().map(|id| {
+        let redactions = needs.incoming.iter().map(|id| {
             let range = Range::prefix(&(room, storage.event_hash(id)));
             reads.range(&schema::REDACTION_BY_TARGET, &range)
         });
+        let redactions = redactions.collect();
         let incoming = needs.incoming.iter();
         let incoming: Vec<_> = incoming.map(|id| (room, storage.event_hash(id))).collect();
         Self {
@@ -162,9 +163,10 @@ impl AskedNumbers {
         needs: &Needs,
         working: &mut Working,
     ) -> error::Result<Vec<(OwnedEventId, EventNumber)>> {
-        if let Some(redactions) = &self.redactions {
+        for redactions in &self.redactions {
             let rows = answers.rows(redactions)?.into_iter();
-            working.graph.redactions = rows.map(|((_, _, number), _)| number).collect();
+            let numbers = rows.map(|((_, _, number), _)| number);
+            working.graph.redactions.extend(numbers);
         }
         let followed = answers.all(&self.followed)?;
         working.graph.is_followed = followed.iter().any(Option::is_some);

@@ -27,8 +27,8 @@ use storage::{
 use self::ends::Followed;
 pub(crate) use self::event::pruned_by;
 use super::{
-    Way, generation,
-    graph::GraphEvent,
+    Way, auth_ids, generation,
+    graph::{Graph, GraphEvent},
     judge::{CurrentChange, Judged, visibility_of},
     load,
     needs::Needs,
@@ -46,12 +46,13 @@ pub(super) enum Judgement {
     Answer(Received),
     /// It is to be written.
     Write(Box<ToWrite>),
+    /// It is to be judged when nothing else waits to be written with it.
+    NotWithOthers,
 }
 
 /// An event that came in and is to be written.
 #[derive(Debug)]
 pub(super) struct ToWrite {
-    pub(super) working: Box<Working>,
     pub(super) judged: Judged,
     pub(super) received: Received,
     pub(super) beside: Beside,
@@ -78,20 +79,73 @@ struct Judging<'a> {
     /// The flat tables are to be written as a new generation.
     anew: bool,
     /// The room as it is now, and what else writing needs.
-    working: Box<Working>,
+    working: &'a mut Working,
+    /// Nothing else is written with it.
+    alone: bool,
 }
 
-/// Judges an event that came in, as of now, from one view: two round trips for one that follows what was
-/// there last and changes no state.
+/// Judges an event that came in from one view, and what was written on it: two round trips for one that follows
+/// what was there last and changes no state. `working` is what is known from those judged before it on the same
+/// view; `alone` says that nothing else is written with it.
 pub(super) async fn judge(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
     way: Way,
+    view: &Snapshot,
+    working: &mut Working,
+    alone: bool,
 ) -> error::Result<Judgement> {
-    let snapshot = rooms.snapshot().await?;
-    let work = async |snapshot| judge_in(rooms, room, incoming, way, &snapshot).await;
-    snapshot.gathered(work).await
+    let work = async |snapshot: Snapshot| {
+        judge_in(rooms, room, incoming, way, &snapshot, working, alone).await
+    };
+    view.gathered(work).await
+}
+
+/// The room as it is, for events that are judged one after the other. Where there are several, what they will
+/// want is read for all of them: two round trips.
+pub(super) async fn look_ahead(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    view: &Snapshot,
+    events: &[&Incoming],
+) -> error::Result<Box<Working>> {
+    let mut working = load::cold(rooms, room);
+    if events.len() < 2 {
+        return Ok(working);
+    }
+    let mut needs = Needs::default();
+    for incoming in events {
+        let pdu = &incoming.pdu;
+        needs.add(room.rules, rooms.server_name(), &draft_of(pdu)?);
+        needs.incoming.insert(pdu.event_id().to_owned());
+        needs.graph.extend(named(room, pdu));
+    }
+    let work = async |view: Snapshot| {
+        load::refresh(rooms, room, &view, &needs, &mut working).await?;
+        let known = |id: &OwnedEventId| {
+            let event = working.graph.events.get(id)?;
+            Some(Arc::clone(&event.event))
+        };
+        let sets = events.iter().flat_map(|incoming| {
+            let auth = auth_ids(room, &incoming.pdu);
+            let auth: Vec<_> = auth.iter().filter_map(known).collect();
+            ahead::chains_of(rooms, &auth)
+        });
+        let sets: BTreeSet<_> = sets.collect();
+        room.chains_if_known(&view, sets).await
+    };
+    view.gathered(work).await?;
+    working.graph = Graph::default();
+    Ok(working)
+}
+
+/// An event and all those that it names.
+fn named(room: &Room, pdu: &Pdu) -> Vec<OwnedEventId> {
+    let mut named = auth_ids(room, pdu);
+    named.push(pdu.event_id().to_owned());
+    named.extend(pdu.prev_events().iter().cloned());
+    named
 }
 
 async fn judge_in(
@@ -100,6 +154,8 @@ async fn judge_in(
     incoming: &Incoming,
     way: Way,
     snapshot: &Snapshot,
+    working: &mut Working,
+    alone: bool,
 ) -> error::Result<Judgement> {
     let pdu = &incoming.pdu;
     if pdu.room_id() != room.room_id {
@@ -107,21 +163,17 @@ async fn judge_in(
             "an event came into a room that is not its own",
         ));
     }
-    let create_id = room.rules.implied_create_event(pdu.room_id());
-    let mut auth_ids = pdu.auth_events().to_vec();
-    auth_ids.extend(create_id.filter(|_| *pdu.event_type() != TimelineEventType::RoomCreate));
+    let auth_ids = auth_ids(room, pdu);
     let mut needs = Needs::incoming(room.rules, rooms.server_name(), &draft_of(pdu)?);
-    needs.incoming = Some(pdu.event_id().to_owned());
-    needs.graph.insert(pdu.event_id().to_owned());
-    needs.graph.extend(auth_ids.iter().cloned());
-    needs.graph.extend(pdu.prev_events().iter().cloned());
+    needs.incoming.insert(pdu.event_id().to_owned());
+    needs.graph.extend(named(room, pdu));
     let given = match &incoming.standing {
         Standing::Live { state_before } => state_before.as_deref(),
         Standing::Historic { state_before, .. } => state_before.as_deref(),
         Standing::Outlier => None,
     };
-    let (mut working, (state, lacking_state)) = tokio::try_join!(
-        load::with_needs(rooms, room, snapshot, &needs, None),
+    let ((), (state, lacking_state)) = tokio::try_join!(
+        load::refresh(rooms, room, snapshot, &needs, working),
         numbers_of(rooms, room, snapshot, given.unwrap_or_default()),
     )?;
     let graph = std::mem::take(&mut working.graph);
@@ -131,6 +183,7 @@ async fn judge_in(
     let lacking_prev = lacking(pdu.prev_events(), |id| roots_of(id).is_some());
 
     let own = graph.events.get(pdu.event_id());
+    let was_rejected = own.is_some_and(|own| is_rejected(own) && own.roots.is_some());
     if own.is_some_and(|own| is_known(own, incoming)) {
         return Ok(Judgement::Answer(Received::Known));
     }
@@ -152,7 +205,7 @@ async fn judge_in(
         snapshot,
         incoming,
         way,
-        nodes: Nodes::new(),
+        nodes: std::mem::take(&mut working.nodes),
         new_nodes: Vec::new(),
         known_as: own.map(|own| own.event.number),
         auth_events: auth_events.map(|event| Arc::clone(&event.event)).collect(),
@@ -161,14 +214,22 @@ async fn judge_in(
         followed,
         anew: false,
         working,
+        alone,
     };
     let before = match way {
         Way::Entering { root, .. } => vec![root],
         Way::Heard | Way::HandedOver => judging.roots_before(&prev),
     };
-    judging
-        .judge(before, given.map(|_| state), lacking_prev)
-        .await
+    let judged = judging.judge(before, given.map(|_| state), lacking_prev);
+    match judged.await? {
+        // Nothing has changed.
+        Judgement::Write(again)
+            if was_rejected && matches!(again.received, Received::Rejected(_)) =>
+        {
+            Ok(Judgement::Answer(Received::Known))
+        }
+        judgement => Ok(judgement),
+    }
 }
 
 /// What becomes of an event, by why it is not allowed.
@@ -180,8 +241,17 @@ fn received(rejected: Option<String>, soft_failed: Option<String>) -> Received {
     }
 }
 
-/// Whether an event is here as more than an outlier, or as all that is asked.
+fn is_rejected(own: &GraphEvent) -> bool {
+    let verdict = own.verdict.as_ref();
+    verdict.is_some_and(|verdict| verdict.outcome == Outcome::Rejected)
+}
+
+/// Whether an event is here as more than an outlier, or as all that is asked. One that was rejected is judged
+/// again when it is sent again: what allows it may have been missing, or rejected, then.
 fn is_known(own: &GraphEvent, incoming: &Incoming) -> bool {
+    if is_rejected(own) && incoming.standing != Standing::Outlier {
+        return false;
+    }
     let outlier = own
         .verdict
         .as_ref()
@@ -502,13 +572,17 @@ impl Judging<'_> {
         let entries = judged.change.entries.iter();
         let events = entries.flat_map(|entry| [&entry.before, &entry.after]);
         let needs = Needs::of_changes(self.rooms.server_name(), events.flatten());
-        load::more(self.rooms, self.snapshot, &mut self.working, &needs).await?;
+        load::more(self.rooms, self.snapshot, self.working, &needs).await?;
         if judged.verdict.is_none()
             && let Some(roots) = judged.roots
         {
             self.enter(roots.before).await?;
         }
-        let mut working = self.working;
+        if self.anew && !self.alone {
+            return Ok(Judgement::NotWithOthers);
+        }
+        let working = self.working;
+        working.nodes = self.nodes;
         if self.anew {
             // Takes longer than a view is kept, and is the last thing to do.
             let nodes = std::mem::take(&mut judged.nodes);
@@ -525,7 +599,6 @@ impl Judging<'_> {
         let behind = (!has_place && !outlier).then(|| self.followed.behind());
         let passed_over = Some(self.followed.passed_over).filter(|_| has_place);
         Ok(Judgement::Write(Box::new(ToWrite {
-            working,
             judged,
             received,
             beside: Beside {

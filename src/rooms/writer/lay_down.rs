@@ -76,7 +76,7 @@ pub(crate) async fn lay_down(
 }
 
 /// The ids of the events that must be known before an event can be judged.
-fn auth_ids(room: &Room, pdu: &Pdu) -> Vec<OwnedEventId> {
+pub(crate) fn auth_ids(room: &Room, pdu: &Pdu) -> Vec<OwnedEventId> {
     let mut ids = pdu.auth_events().to_vec();
     if *pdu.event_type() != TimelineEventType::RoomCreate {
         ids.extend(room.rules.implied_create_event(pdu.room_id()));

@@ -53,19 +53,30 @@ pub(super) async fn with_needs(
     needs: &Needs,
     warm: Option<Box<Working>>,
 ) -> error::Result<Box<Working>> {
+    let mut working = warm.unwrap_or_else(|| cold(rooms, room));
+    refresh(rooms, room, snapshot, needs, &mut working).await?;
+    Ok(working)
+}
+
+/// A room of which nothing is known.
+pub(super) fn cold(rooms: &Rooms, room: &Arc<Room>) -> Box<Working> {
+    // Hardly any room ever leaves the first generation of its flat tables: read as if, then look.
+    let head = (empty_head(), Some(Bytes::new()));
+    let own = rooms.server_name().to_owned();
+    Box::new(Working::new(Arc::clone(room), own, head.0, head.1))
+}
+
+/// Loads what is needed besides what is known; all of it anew if the room changed since.
+pub(super) async fn refresh(
+    rooms: &Rooms,
+    room: &Arc<Room>,
+    snapshot: &Snapshot,
+    needs: &Needs,
+    working: &mut Working,
+) -> error::Result<()> {
     let own = || rooms.server_name().to_owned();
-    let mut working = match warm {
-        Some(warm) => warm,
-        // Hardly any room ever leaves the first generation of its flat tables: read as if, then look.
-        None => Box::new(Working::new(
-            Arc::clone(room),
-            own(),
-            empty_head(),
-            Some(Bytes::new()),
-        )),
-    };
     loop {
-        let mut first = First::read(rooms.storage(), snapshot, &mut working, needs).await?;
+        let mut first = First::read(rooms.storage(), snapshot, working, needs).await?;
         let head = first
             .head
             .take()
@@ -81,14 +92,13 @@ pub(super) async fn with_needs(
                 continue;
             }
         }
-        if needs.incoming.is_some() {
+        if !needs.incoming.is_empty() {
             // It may stand beside them.
             let extremities = working.head.extremities.iter();
             let numbers = extremities.map(|extremity| extremity.number).collect();
             room.read_events_ahead(snapshot, &numbers);
         }
-        second(rooms, snapshot, &mut working, needs, first).await?;
-        return Ok(working);
+        return second(rooms, snapshot, working, needs, first).await;
     }
 }
 

@@ -36,9 +36,9 @@ pub(super) struct Needs {
     pub(super) users: BTreeSet<OwnedUserId>,
     /// People whose membership may change.
     pub(super) members: BTreeSet<OwnedUserId>,
-    /// The event that came in, if one did.
-    pub(super) incoming: Option<OwnedEventId>,
-    /// The events of the graph to look at: that event and those that it names.
+    /// Events that came in.
+    pub(super) incoming: BTreeSet<OwnedEventId>,
+    /// The events of the graph to look at: those and all that they name.
     pub(super) graph: BTreeSet<OwnedEventId>,
 }
 
@@ -102,7 +102,8 @@ impl Needs {
         self.events.extend(pruning.targets.iter().cloned());
     }
 
-    fn add(&mut self, rules: &RoomRules, server_name: &ServerName, draft: &Draft) {
+    /// What is needed for one more draft.
+    pub(super) fn add(&mut self, rules: &RoomRules, server_name: &ServerName, draft: &Draft) {
         for event_type in [
             StateEventType::RoomCreate,
             StateEventType::RoomPowerLevels,

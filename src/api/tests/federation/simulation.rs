@@ -421,6 +421,11 @@ impl World {
             .read_state_events(&snapshot, &numbers, head.root)
             .await
             .unwrap();
+        let own = Self::person(server);
+        let put_out = events.iter().any(|event| {
+            let about = event.row.header.state_key.as_deref() == Some(own.as_str());
+            about && event.row.header.sender != own
+        });
         let state = events.iter().map(|event| {
             let header = &event.row.header;
             let key = (header.event_type.clone(), header.state_key.clone().unwrap());
@@ -436,6 +441,7 @@ impl World {
             state: state.collect(),
             graph,
             ends,
+            put_out,
         }
     }
 
@@ -469,6 +475,8 @@ struct Opinion {
     state: BTreeMap<(String, String), String>,
     graph: BTreeSet<String>,
     ends: BTreeSet<String>,
+    /// Somebody else has put its person out, as far as it knows.
+    put_out: bool,
 }
 
 async fn run(seed: u64) {
@@ -488,6 +496,12 @@ async fn run(seed: u64) {
             continue;
         }
         let opinion = world.opinion(other).await;
+        if opinion.put_out {
+            // The others have undone that since: where levels were raised beside it, the algorithm puts those
+            // first. Who is out is not told.
+            assert_ne!(other, 1, "nobody puts them out");
+            continue;
+        }
         if opinion != expected {
             world.report(seed).await;
         }

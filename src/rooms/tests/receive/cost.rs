@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use storage::{Cost, Storage};
 
 use super::{VERSIONS, World, alice, person};
-use crate::{Received, Standing};
+use crate::{Incoming, Received, Standing};
 
 /// People of afar in the rooms: their trees are two levels deep.
 const PEOPLE: u8 = 60;
@@ -120,6 +120,39 @@ async fn a_fork_costs_few_round_trips() {
         let answer = fork.message(2, both.to_vec());
         let cost = fork.take(&answer).await;
         assert!(cost.round_trips <= 3, "room version {version}: {cost:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_that_come_together_cost_one_commit() {
+    for version in VERSIONS {
+        let mut fork = Fork::new(&version).await;
+        let mut prev = fork.prev.clone();
+        let mut events = Vec::new();
+        for n in 0..50 {
+            // Of several people, and some of it state.
+            let event = match n % 10 {
+                9 => {
+                    fork.prev = prev.clone();
+                    fork.state(&topic(1, &n.to_string()))
+                }
+                _ => fork.message(2 + n % 3, vec![prev.clone()]),
+            };
+            assert_eq!(fork.world.model.receive(&event), "accepted");
+            prev = event.event_id().to_owned();
+            events.push(event);
+        }
+        let before = fork.storage.cost();
+        let incoming = events.iter().map(|pdu| Incoming::live(Arc::clone(pdu)));
+        let (rooms, room) = (&fork.world.rooms, &fork.world.room);
+        let received = rooms.receive_all(room, incoming.collect()).await.unwrap();
+        assert!(received.iter().all(|one| *one == Received::Accepted));
+        let cost = fork.storage.cost() - before;
+        assert_eq!(cost.commits, 1, "room version {version}: {cost:?}");
+        // Three for all of them, and the way down the tree.
+        let most = 4 + LEVELS;
+        assert!(cost.round_trips <= most, "room version {version}: {cost:?}");
+        fork.world.compare().await;
     }
 }
 

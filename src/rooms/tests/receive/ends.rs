@@ -1,4 +1,4 @@
-//! Which events are the ends of the graph.
+//! Which events are the ends of the graph, and what becomes of rejected ones that are sent again.
 
 use ruma::{OwnedEventId, RoomVersionId};
 use serde_json::json;
@@ -52,10 +52,11 @@ async fn what_comes_after_its_followers_is_no_end() {
         };
         assert_eq!(world.take(&message, given).await, Received::Accepted);
         let before = ends(&world).await;
-        assert!(before.contains(&message.event_id().to_string()));
+        assert_eq!(before.len(), 2, "what it follows is not known yet");
         let live = Standing::Live { state_before: None };
         assert_eq!(world.take(&late, live.clone()).await, Received::Accepted);
-        assert_eq!(ends(&world).await, before, "nobody follows it newly");
+        let end = message.event_id().to_owned();
+        assert_eq!(ends(&world).await, ids(&[&end]));
         assert_eq!(world.take(&late, live).await, Received::Known);
         let timeline = world.timeline().await;
         assert!(timeline.iter().any(|pdu| pdu.event_id() == late.event_id()));
@@ -90,4 +91,45 @@ async fn ends_are_followed_through_what_was_not_accepted() {
     world.receive(after.clone()).await;
     assert_eq!(ends(&world).await, ids(&[&after.event_id().to_owned()]));
     world.compare().await;
+}
+
+#[tokio::test]
+async fn what_was_rejected_is_judged_again_when_it_is_sent_again() {
+    for version in [RoomVersionId::V6, RoomVersionId::V12] {
+        let mut world = World::new(Storage::model(), &version).await;
+        let latest = world.latest();
+        let content = json!({ "msgtype": "m.text", "body": "not heard yet" });
+        let first = world.make(0, "m.room.message", None, &content, vec![latest], None);
+        let join = json!({ "membership": "join" });
+        let own = Some(person(1).to_string());
+        let prev = vec![first.event_id().to_owned()];
+        let join = world.make(1, "m.room.member", own, &join, prev, None);
+        // Somebody says that the room was not public then.
+        let public = ("m.room.join_rules".into(), String::new());
+        let rules = world.model.current[&public];
+        let rules = world.model.known(rules).pdu.event_id().to_owned();
+        let mut state = world.state_ids();
+        state.retain(|id| *id != rules);
+        let given = Standing::Live {
+            state_before: Some(state),
+        };
+        let received = world.take(&join, given).await;
+        assert!(matches!(received, Received::Rejected(_)), "{received:?}");
+        // What rests on it is rejected with it.
+        assert_eq!(world.model.receive(&first), "accepted");
+        assert_eq!(world.model.receive(&join), "accepted");
+        let resting = message(&mut world, "here", join.event_id().to_owned());
+        let live = Standing::Live { state_before: None };
+        let received = world.take(&resting, live.clone()).await;
+        assert!(matches!(received, Received::Rejected(_)), "{received:?}");
+        let again = world.take(&resting, live.clone()).await;
+        assert_eq!(again, Received::Known, "nothing has changed");
+        // Both are sent again.
+        assert_eq!(world.model.receive(&resting), "accepted");
+        for event in [&first, &join, &resting] {
+            assert_eq!(world.take(event, live.clone()).await, Received::Accepted);
+            assert_eq!(world.take(event, live.clone()).await, Received::Known);
+        }
+        world.compare().await;
+    }
 }

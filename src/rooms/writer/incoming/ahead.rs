@@ -11,12 +11,28 @@ use storage::NameHash;
 
 use super::Judging;
 use crate::{
-    Standing, StoredEvent,
+    Rooms, Standing, StoredEvent,
     writer::{load, needs::Needs},
 };
 
 /// Events are read ahead only if they are at most so many.
 const EVENTS_MAX: usize = 2_000;
+
+/// The name of the auth chain that events make which allow another.
+fn set_of(rooms: &Rooms, auth_events: &[Arc<StoredEvent>]) -> NameHash {
+    if auth_events.is_empty() {
+        return NameHash::NONE;
+    }
+    let numbers = auth_events.iter().map(|event| event.number);
+    NameHash(AuthSetHash::of(rooms.storage().hash_key(), numbers).0)
+}
+
+/// The names of that chain, and of those that it is made of if it is new.
+pub(super) fn chains_of(rooms: &Rooms, auth_events: &[Arc<StoredEvent>]) -> Vec<NameHash> {
+    let chains = auth_events.iter().map(|event| event.header.chain);
+    let all = chains.chain([set_of(rooms, auth_events)]);
+    all.filter(|chain| *chain != NameHash::NONE).collect()
+}
 
 impl Judging<'_> {
     /// Asks for the auth chain of the event, and those that it is made of if it is new.
@@ -32,11 +48,7 @@ impl Judging<'_> {
 
     /// The name of the event's auth chain.
     pub(super) fn auth_set(&self) -> NameHash {
-        if self.auth_events.is_empty() {
-            return NameHash::NONE;
-        }
-        let numbers = self.auth_events.iter().map(|event| event.number);
-        NameHash(AuthSetHash::of(self.rooms.storage().hash_key(), numbers).0)
+        set_of(self.rooms, &self.auth_events)
     }
 
     /// Walks down the trees of the states before the event, of those that stand beside it, and of the
@@ -98,7 +110,7 @@ impl Judging<'_> {
             .map(|(kind, key)| (NodeHash(root), room.tree_key(kind, key)))
             .collect();
         let needs = Needs::of_changes(self.rooms.server_name(), events.iter());
-        let (nodes, working) = (&mut self.nodes, &mut self.working);
+        let (nodes, working) = (&mut self.nodes, &mut *self.working);
         let entries = async {
             let found = room.on_tree(snapshot, nodes, |nodes| tree::find(&wanted, nodes));
             room.stored_events_ahead(snapshot, found.await?.into_iter().flatten());
