@@ -320,8 +320,8 @@ async fn who_is_no_server_is_told_so() {
 async fn bodies_that_are_none_are_refused() {
     let world = World::new().await;
     let before = world.picture().await;
-    let deep = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
-    let wide = format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+    let deep = format!("{}1{}", "{\"a\":".repeat(2_000), "}".repeat(2_000));
+    let wide = format!("{{\"a\":{}1{}}}", "[".repeat(2_000), "]".repeat(2_000));
     let bodies: [(&[u8], &str); 9] = [
         (b"not json", "M_NOT_JSON"),
         (b"{\"a\":1", "M_NOT_JSON"),
