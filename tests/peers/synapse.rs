@@ -1,38 +1,16 @@
-//! A Synapse on this machine.
+//! Synapse as the peer.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command};
 
-use harness::{Authority, Gate, Server, free_port};
-use tempfile::TempDir;
+use crate::peer::{Ports, cache};
 
-/// How long it may take until its first answer.
-const START_LIMIT: Duration = Duration::from_secs(120);
-
-/// A running Synapse, reached by other servers through a gate. It is killed, by its process id, when this is
-/// dropped.
-pub(crate) struct Synapse {
-    pub(crate) server: Server,
-    pub(crate) gate: Gate,
-    folder: TempDir,
-    child: Child,
-}
-
-/// Where `run` puts it.
-fn python() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is not set")).join(".cache");
-    cache
-        .unwrap_or_else(home)
-        .join("chapar-tests/synapse/venv/bin/python")
-}
-
-fn settings(folder: &Path, name: u16, plain: u16, secure: u16) -> String {
+fn settings(folder: &Path, ports: Ports) -> String {
     let folder = folder.display();
+    let Ports {
+        name,
+        plain,
+        secure,
+    } = ports;
     format!(
         "
 server_name: localhost:{name}
@@ -77,89 +55,19 @@ handlers: { out: { class: logging.StreamHandler, formatter: plain } }
 root: { level: INFO, handlers: [ out ] }
 ";
 
-impl Synapse {
-    /// Starts one that believes whom `authority` vouches for, and waits for its first answer.
-    pub(crate) async fn start(authority: &Authority) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("chapar-peer-")
-            .tempdir()
-            .unwrap();
-        let (plain, secure) = (free_port(), free_port());
-        let gate = Gate::to(secure).await;
-        let own = authority.vouch();
-        let settings = settings(folder.path(), gate.port(), plain, secure);
-        for (name, text) in [
-            ("authority.pem", authority.certificate()),
-            ("certificate.pem", &own.certificate),
-            ("key.pem", &own.key),
-            ("log.yaml", LOG),
-            ("homeserver.yaml", &settings),
-        ] {
-            std::fs::write(folder.path().join(name), text).unwrap();
-        }
-        let synapse = |more: &[&str]| {
-            let mut command = Command::new(python());
-            command.args(["-m", "synapse.app.homeserver", "-c"]);
-            command
-                .arg(folder.path().join("homeserver.yaml"))
-                .args(more);
-            let log = File::options()
-                .create(true)
-                .append(true)
-                .open(folder.path().join("log.txt"))
-                .unwrap();
-            command.stdin(Stdio::null());
-            command.stdout(log.try_clone().unwrap()).stderr(log);
-            command
-        };
-        let made = synapse(&["--generate-keys"]).status();
-        let made = made.expect("Synapse cannot be started: run tests/peers/run");
-        assert!(made.success(), "Synapse has no key");
-        let mut peer = Self {
-            server: Server::of_peer(&format!("http://127.0.0.1:{plain}")),
-            child: synapse(&[]).spawn().unwrap(),
-            gate,
-            folder,
-        };
-        peer.wait().await;
-        peer
-    }
-
-    /// Its name.
-    pub(crate) fn name(&self) -> String {
-        format!("localhost:{}", self.gate.port())
-    }
-
-    async fn wait(&mut self) {
-        let begun = Instant::now();
-        while !self.server.is_up().await {
-            let ended = self.child.try_wait().unwrap();
-            assert!(
-                ended.is_none() && begun.elapsed() < START_LIMIT,
-                "Synapse did not start ({ended:?}):\n{}",
-                std::fs::read_to_string(self.folder.path().join("log.txt")).unwrap()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-impl Drop for Synapse {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path().join("log.txt"));
-            let log = log.unwrap_or_default();
-            let warnings: Vec<_> = log
-                .lines()
-                .filter(|line| line.contains(" WARNING ") || line.contains(" ERROR "))
-                .collect();
-            let last = warnings.len().saturating_sub(40);
-            eprintln!(
-                "what Synapse complained of:\n{}",
-                warnings[last..].join("\n")
-            );
-        }
-    }
+/// What starts it in a folder that holds its certificate, and that of who vouches for other servers.
+pub(crate) fn command(folder: &Path, ports: Ports) -> Command {
+    fs::write(folder.join("log.yaml"), LOG).unwrap();
+    let config = folder.join("homeserver.yaml");
+    fs::write(&config, settings(folder, ports)).unwrap();
+    let synapse = || {
+        let mut command = Command::new(cache().join("synapse/venv/bin/python"));
+        command.args(["-m", "synapse.app.homeserver", "-c"]);
+        command.arg(&config);
+        command
+    };
+    let made = synapse().arg("--generate-keys").output();
+    let made = made.expect("Synapse cannot be started: run tests/peers/run");
+    assert!(made.status.success(), "Synapse has no key: {made:?}");
+    synapse()
 }
