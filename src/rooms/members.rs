@@ -58,10 +58,9 @@ impl Room {
             self.whole_state(snapshot, root).await?
         };
         numbers.sort_unstable();
-        let events = self.read_state(snapshot, &numbers).await?;
+        let events = self.read_state_events(snapshot, &numbers, root).await?;
         Ok(events
             .into_iter()
-            .flatten()
             .filter(|event| event_type.is_none_or(|wanted| event.is_state(wanted)))
             .collect())
     }

@@ -290,8 +290,7 @@ pub(super) async fn get_member_events(
     let members: Vec<ReadEvent> = if root == look.head.root {
         let rows = room.members(snapshot, look, &memberships).await?;
         let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
-        let events = room.read_state(snapshot, &numbers).await?;
-        events.into_iter().flatten().collect()
+        room.read_state_events(snapshot, &numbers, root).await?
     } else {
         let event_type = Some("m.room.member");
         let mut events = room
