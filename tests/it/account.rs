@@ -162,10 +162,8 @@ async fn first_account_token(server: &Server, start: usize) -> String {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             continue;
         };
-        let word = line.split_whitespace().max_by_key(|w| w.len()).unwrap();
-        return word
-            .trim_matches(|c: char| !c.is_ascii_alphanumeric())
-            .to_owned();
+        // It may begin or end with `-` or `_`.
+        return line.split_whitespace().next_back().unwrap().to_owned();
     }
 }
 
