@@ -7,6 +7,7 @@ mod logging;
 mod open;
 mod operator;
 mod output;
+mod room;
 mod serve;
 mod user;
 
@@ -52,6 +53,8 @@ enum Command {
     User(user::Arguments),
     /// Looks after what this server has to do with others.
     Federation(federation::Arguments),
+    /// Tells what this server knows of a room, whether it runs or not.
+    Room(room::Arguments),
     /// Makes a backup, whether the server runs or not.
     Backup(backup::BackupArguments),
     /// Brings a backup back into an empty data folder.
@@ -67,6 +70,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&settings, &arguments),
         Command::User(arguments) => user::run(&settings, arguments),
         Command::Federation(arguments) => federation::run(&settings, &arguments),
+        Command::Room(arguments) => room::run(&settings, arguments),
         Command::Backup(arguments) => backup::backup(&settings, &arguments),
         Command::Restore(arguments) => backup::restore(&settings, &arguments),
         Command::Config(arguments) => config::run(&arguments),

@@ -12,6 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use rooms::{Explained, Named};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -86,6 +87,13 @@ pub enum Command {
         /// With whom not, as in the settings.
         deny: Vec<String>,
     },
+    /// Explains the state of its room at an event.
+    ExplainState {
+        /// The id of the event.
+        event_id: String,
+        /// Only state of this type; without it everything but members.
+        event_type: Option<String>,
+    },
     /// Makes a backup of everything, while the server runs.
     Backup {
         /// Into this folder, which is not there yet. Absolute: the server may have been started
@@ -109,6 +117,8 @@ pub enum Answer {
     },
     /// It is done, and this is the id of the key that signs now.
     SigningKey(String),
+    /// A room's state at an event, and where it comes from.
+    State(Box<Explained>),
     /// It is done.
     Done {},
     /// It was not done.

@@ -55,6 +55,8 @@ pub(crate) struct Beside {
     pub(crate) passed_over: Vec<OwnedEventId>,
     /// What it follows, if it is not accepted.
     pub(crate) behind: Option<EndsBehind>,
+    /// A resolution for it lost state that nobody contested.
+    pub(crate) reset: bool,
     /// It was here as an outlier.
     pub(crate) was_outlier: bool,
 }
@@ -87,6 +89,9 @@ pub(crate) fn receive(
     if let Some(behind) = &beside.behind {
         let key = (short, judged.event.number);
         batch.put(&schema::ENDS_BEHIND_EVENT, &key, behind);
+    }
+    if beside.reset {
+        batch.add(&schema::RESETS_BY_ROOM, &short, 1);
     }
     accept(storage, batch, working, judged, index);
     // Whoever is judged after it on what this batch writes looks for them.

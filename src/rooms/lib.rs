@@ -19,6 +19,7 @@ mod draft;
 mod erased;
 mod event;
 pub mod event_filter;
+mod explain;
 mod extremities;
 mod fold;
 mod format;
@@ -87,6 +88,7 @@ pub use self::{
     doings::Doing,
     draft::{Draft, Group, MoreRows},
     event::StoredEvent,
+    explain::{Differing, Entry as ExplainedEntry, Explained, Named},
     fold::fold,
     members::MEMBERSHIPS,
     membership::Said,

@@ -317,3 +317,36 @@ async fn owned_state_is_its_owners_and_of_those_with_more_power() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_operator_sees_what_the_state_at_an_event_was() {
+    let server = server().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let set = async |topic: &str| {
+        let content = json!({ "topic": topic });
+        alice.set_state(&room, "m.room.topic", "", content).await
+    };
+    let first = set("first").await;
+    let second = set("second").await;
+    let explain = |arguments: &[&str]| {
+        let output = server.command(&[&["room", "state", "--at"], arguments].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), error)
+    };
+    let (told, _) = explain(&[&second]);
+    for line in [
+        format!("event   {second} m.room.topic [] by {}: accepted", alice.id),
+        format!("        m.room.topic [] {first} by {}", alice.id),
+        format!("the room ends with {second}"),
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}: {told}");
+    }
+    let (told, _) = explain(&[&second, "--type", "m.room.member", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["room_id"], room.as_str());
+    assert_eq!(told["state"].as_array().unwrap().len(), 1);
+    assert_eq!(told["state"][0]["state_key"], alice.id.as_str());
+    let (none, why) = explain(&["$unknown"]);
+    assert!(none.is_empty() && why.contains("$unknown"), "{why}");
+}

@@ -2,7 +2,7 @@
 
 use config::ServerRule;
 use error::Result;
-use ruma::{OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId, UserId};
 use storage::ShortUserId;
 use tokio::task::spawn_blocking;
 use users::NewAccount;
@@ -99,6 +99,15 @@ async fn try_perform(server: &Server, command: Command) -> Result<Answer> {
                 ..config::Federation::default()
             });
             Ok(Answer::Done {})
+        }
+        Command::ExplainState {
+            event_id,
+            event_type,
+        } => {
+            let no_id = |error| error::invalid_param(format!("{event_id} is not an id: {error}"));
+            let event_id = EventId::parse(&event_id).map_err(no_id)?;
+            let explained = server.rooms.explain(&event_id, event_type.as_deref());
+            Ok(Answer::State(Box::new(explained.await?)))
         }
         Command::Backup { folder } => {
             let (storage, media) = (server.storage.clone(), server.media.clone());

@@ -5,6 +5,7 @@
 mod cases;
 mod cost;
 mod ends;
+mod explained;
 mod many;
 
 use std::{

@@ -82,6 +82,8 @@ struct Judging<'a> {
     working: &'a mut Working,
     /// Nothing else is written with it.
     alone: bool,
+    /// A resolution for it lost state that nobody contested.
+    reset: bool,
 }
 
 /// Judges an event that came in from one view, and what was written on it: two round trips for one that follows
@@ -215,6 +217,7 @@ async fn judge_in(
         anew: false,
         working,
         alone,
+        reset: false,
     };
     let before = match way {
         Way::Entering { root, .. } => vec![root],
@@ -605,6 +608,7 @@ impl Judging<'_> {
                 gaps,
                 passed_over: passed_over.unwrap_or_default(),
                 behind,
+                reset: self.reset,
                 was_outlier: self.known_as.is_some(),
             },
         })))

@@ -27,6 +27,8 @@ pub(crate) struct Resolved {
     pub(crate) root: [u8; 16],
     /// Nodes of it that may not be stored yet.
     pub(crate) nodes: Vec<(NodeHash, Vec<u8>)>,
+    /// State was lost that nobody contested.
+    pub(crate) reset: bool,
 }
 
 impl Room {
@@ -51,6 +53,7 @@ impl Room {
             return Ok(Resolved {
                 root: first.0,
                 nodes: Vec::new(),
+                reset: false,
             });
         }
         let divergences = self
@@ -94,7 +97,11 @@ impl Room {
                 changes.push((self.tree_key(&event_type, state_key), Some(number)));
             }
         }
-        self.changed_tree(snapshot, nodes, first.0, &changes).await
+        let changed = self.changed_tree(snapshot, nodes, first.0, &changes);
+        Ok(Resolved {
+            reset: !resolution.resets.is_empty(),
+            ..changed.await?
+        })
     }
 
     /// The state that some changes make of another.
@@ -116,6 +123,7 @@ impl Room {
         Ok(Resolved {
             root: update.root.0,
             nodes: update.nodes,
+            reset: false,
         })
     }
 

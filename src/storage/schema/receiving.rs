@@ -3,7 +3,11 @@
 use pdu::EventNumber;
 use serde::{Deserialize, Serialize};
 
-use crate::{NameHash, Position, ShortRoomId, table::tables, value::records};
+use crate::{
+    NameHash, Position, ShortRoomId,
+    table::tables,
+    value::{Sum, records},
+};
 
 tables! { RECEIVING_TABLES:
     /// Events of other servers that wait until what they follow is fetched, in the order in which they came.
@@ -13,6 +17,8 @@ tables! { RECEIVING_TABLES:
     191 FOLLOWED_BY_EVENT Point: (ShortRoomId, NameHash) => ();
     /// Of events that were rejected or soft-failed: the accepted ones that they follow, through others like them.
     192 ENDS_BEHIND_EVENT Point: (ShortRoomId, EventNumber) => EndsBehind;
+    /// At how many events of a room a resolution lost state that nobody had contested.
+    193 RESETS_BY_ROOM Sum: ShortRoomId => Sum;
 }
 
 /// The accepted events that one follows which was not accepted. It takes no ends away from the graph, but what

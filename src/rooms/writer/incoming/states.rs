@@ -114,6 +114,7 @@ impl Judging<'_> {
             .resolve(self.snapshot, &mut self.nodes, roots, create, unstored)
             .await?;
         self.new_nodes.extend(resolved.nodes);
+        self.reset |= resolved.reset;
         Ok(resolved.root)
     }
 
