@@ -1,6 +1,6 @@
 //! Asking another server, and what comes of it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -11,7 +11,7 @@ use ruma::{
         federation::authentication::ServerSignatures, path_builder::SinglePath,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{Broken, Federation, Limits, policy::class_of_path, sign};
 use config::{Class, Direction};
@@ -158,6 +158,16 @@ pub trait Question:
 
 impl<R: OutgoingRequest<PathBuilder = SinglePath, Authentication: Proof> + Send> Question for R {}
 
+/// An object without what is `null` in it; none if nothing is, or it is no object. Servers in Go write that for
+/// lists and maps that are empty.
+fn without_nulls(body: &[u8]) -> Option<Vec<u8>> {
+    let mut object: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body).ok()?;
+    let before = object.len();
+    object.retain(|_, value| value.get() != "null");
+    let changed = object.len() < before;
+    changed.then(|| serde_json::to_vec(&object).ok()).flatten()
+}
+
 impl Federation {
     /// Asks another server.
     ///
@@ -172,8 +182,15 @@ impl Federation {
     ) -> Result<R::IncomingResponse, Failure> {
         let answer = self.ask_raw(to, question, patience).await?;
         let (head, body) = answer.into_parts();
-        R::IncomingResponse::try_from_http_response_inner(Response::from_parts(head, &*body))
-            .map_err(|fault| Failure::BadAnswer(fault.to_string()))
+        let read = |body: &[u8]| {
+            let answer = Response::from_parts(head.clone(), body);
+            R::IncomingResponse::try_from_http_response_inner(answer)
+                .map_err(|fault| Failure::BadAnswer(fault.to_string()))
+        };
+        read(&body).or_else(|failure| match without_nulls(&body) {
+            Some(body) => read(&body),
+            None => Err(failure),
+        })
     }
 
     /// Asks another server, and gives its answer as it came: for answers with events, which must stay as
@@ -333,5 +350,20 @@ impl Federation {
             return Err(Failure::Refused(Refusal::of(&answer)));
         }
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_null_is_left_out_and_the_rest_stays_as_it_came() {
+        let without = without_nulls(br#"{"a":null,"b":{"c":null,  "d":1.0},"e":[]}"#).unwrap();
+        assert_eq!(without, br#"{"b":{"c":null,  "d":1.0},"e":[]}"#);
+        assert_eq!(without_nulls(br#"{"b":[null]}"#), None);
+        assert_eq!(without_nulls(b"[null]"), None);
     }
 }
