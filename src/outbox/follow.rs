@@ -11,7 +11,8 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use storage::{
     Batch, CommitError, NameHash, Position, Range, Reads, ShortRoomId, Snapshot,
     schema::{
-        DESTINATION_BY_POSITION, POSITION_BY_FOLLOWER, PositionRow, StreamRecord, USER_BY_NAME,
+        DESTINATION_BY_POSITION, DEVICE_KEYS_BY_USER, POSITION_BY_FOLLOWER, PositionRow,
+        StreamRecord, USER_BY_NAME,
     },
 };
 
@@ -240,6 +241,9 @@ impl Outbox {
 
     /// Leaves it to be told to the servers of rooms what devices those of ours have who came into them ([spec]).
     ///
+    /// NOTSPEC: nothing of people none of whose devices can encrypt. It would concern nobody, as Synapse sees it too;
+    /// when they publish keys all servers of their rooms are told.
+    ///
     /// [spec]: https://spec.matrix.org/v1.19/server-server-api/#device-management
     async fn tell_devices(
         &self,
@@ -256,10 +260,19 @@ impl Outbox {
             .map(|(_, user)| self.storage().user_hash(user))
             .collect();
         let users = snapshot.multi_get(&USER_BY_NAME, &names).await?;
-        for (user, servers) in users.into_iter().zip(servers) {
-            if let Some(user) = user.filter(|_| !servers.is_empty()) {
-                users::publish_devices(self.storage(), user.value).await?;
-                self.rooms().leave_device_news(user.value, &servers).await?;
+        let users = users.into_iter().zip(servers);
+        let users = users.filter(|(_, servers)| !servers.is_empty());
+        let users = users.filter_map(|(user, servers)| Some((user?.value, servers)));
+        let users: Vec<_> = users.collect();
+        let ranges: Vec<_> = users
+            .iter()
+            .map(|(user, _)| Range::prefix(&(*user,)).limit(1))
+            .collect();
+        let keys = snapshot.multi_range(&DEVICE_KEYS_BY_USER, &ranges).await?;
+        for ((user, servers), keys) in users.into_iter().zip(keys) {
+            if !keys.is_empty() {
+                users::publish_devices(self.storage(), user).await?;
+                self.rooms().leave_device_news(user, &servers).await?;
             }
         }
         Ok(())

@@ -169,6 +169,21 @@ async fn who_comes_into_a_room_is_told_of_to_the_servers_in_it() {
     device(&world, 1, "PHONE", true).await;
     world.join(&room, 1).await;
     world.send_all().await;
+    // It has no keys: it is of no concern to anybody.
+    assert_eq!(updates(&world, "b.example"), []);
+    let short = world.people[1].short;
+    let key = (short, world.storage.device_hash("PHONE"));
+    let keys = schema::DeviceKeysRow {
+        device_id: "PHONE".to_owned(),
+        json: "{}".to_owned(),
+    };
+    let mut batch = storage::Batch::new();
+    batch.put(&schema::DEVICE_KEYS_BY_USER, &key, &keys);
+    world.storage.commit(batch).await.unwrap();
+    let other = world.room(0).await;
+    world.far_member(&other, "@b:b.example", "join").await;
+    world.join(&other, 1).await;
+    world.send_all().await;
     let told = updates(&world, "b.example");
     assert_eq!(told, [("PHONE".to_owned(), 1, vec![])]);
 }
