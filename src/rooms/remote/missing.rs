@@ -21,10 +21,15 @@ impl Asking {
     /// by the state before it alone we would trust its server with the state of the room.
     pub(super) async fn take_in(&self, pdu: &Arc<Pdu>) -> error::Result<Received> {
         let live = Standing::Live { state_before: None };
-        let received = self.receive_with_auth(pdu, live.clone()).await?;
-        match &received {
-            Received::Missing { prev, .. } if !prev.is_empty() => {}
-            _ => return Ok(received),
+        // What lies between may bring the auth events along: these are asked for by themselves only then.
+        let received = match self.receive(pdu, live.clone()).await? {
+            Received::Missing { prev, .. } if prev.is_empty() => {
+                self.receive_with_auth(pdu, live.clone()).await?
+            }
+            received => received,
+        };
+        if !matches!(&received, Received::Missing { prev, .. } if !prev.is_empty()) {
+            return Ok(received);
         }
         let mut gaps = GAPS_MAX;
         let told = self.fetch_before(pdu).await?;
@@ -36,6 +41,25 @@ impl Asking {
             }
         }
         self.receive_with_auth(pdu, live).await
+    }
+
+    /// Fetches what an event lacks that is not to be received yet: its auth events, and what lies between it and
+    /// what is here.
+    pub(crate) async fn fetch_lacking(
+        &self,
+        pdu: &Arc<Pdu>,
+        auth: &[OwnedEventId],
+        prev: &[OwnedEventId],
+    ) -> error::Result<()> {
+        let mut gaps = GAPS_MAX;
+        if !prev.is_empty() {
+            for event in self.fetch_before(pdu).await? {
+                self.take_in_told(&event, &mut gaps).await?;
+            }
+        }
+        let lacking = self.unknown(auth).await?;
+        let fetched = self.fetch_each(&lacking).await?;
+        self.keep_as_outliers(fetched).await
     }
 
     /// What lies between an event and what is here, in order.

@@ -7,7 +7,7 @@ use ruma::{EventId, OwnedUserId, RoomId, ServerName, UserId, events::TimelineEve
 use serde_json::value::RawValue;
 use storage::schema::{self, Membership, Outcome};
 
-use crate::{Received, Room, Rooms, event::MemberContent};
+use crate::{Received, Room, Rooms, event::MemberContent, remote::Asking};
 
 /// A member event that was taken into a room of ours.
 #[derive(Clone, Debug)]
@@ -53,7 +53,14 @@ impl Rooms {
         let pdu = Arc::new(self.checked(&room, &pdu).await?);
         // One that was cut down to its essentials is another one than was sent.
         check_member(&pdu, room_id, event_id, membership)?;
-        match self.receive_to_pass_on(&room, Arc::clone(&pdu)).await? {
+        let mut received = self.receive_to_pass_on(&room, Arc::clone(&pdu)).await?;
+        if let Received::Missing { auth, prev } = &received {
+            // Its template came from another server, which is further on than we are.
+            let asking = Asking::about(self, &room, &[origin]).await?;
+            asking.fetch_lacking(&pdu, auth, prev).await?;
+            received = self.receive_to_pass_on(&room, Arc::clone(&pdu)).await?;
+        }
+        match received {
             Received::Accepted => {}
             Received::Known => self.check_accepted(&room, event_id).await?,
             Received::SoftFailed(reason) | Received::Rejected(reason) => {
