@@ -9,7 +9,7 @@ mod related;
 
 use std::sync::Arc;
 
-use pdu::tree::NodeHash;
+use pdu::{EventNumber, tree::NodeHash};
 use ruma::{OwnedEventId, events::StateEventType};
 use storage::{
     Batch, Position, Raw, ShortRoomId, Storage, Topic,
@@ -23,11 +23,11 @@ pub(crate) use self::related::EVERYBODY;
 use crate::{
     Group, StoredEvent,
     redact_all::{self, Pruning},
-    writer::{Entry, Judged, Working, flat_key, write_answer},
+    writer::{CurrentChange, Entry, Judged, Working, Written, flat_key, write_answer},
 };
 
 /// A commit that changes more entries of the current state than this only says so in the room log.
-const LOGGED_CHANGES_MAX: usize = 100;
+pub(crate) const LOGGED_CHANGES_MAX: usize = 100;
 
 /// Puts the rows of an event into the batch, as its `index`th event, and moves the head past it.
 pub(crate) fn accept(
@@ -47,7 +47,7 @@ pub(crate) fn accept(
 }
 
 /// What comes with an event of another server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Beside {
     /// Holes in the timeline, as they are from now on; closed where nothing is missing.
     pub(crate) gaps: Vec<(Place, Option<Gap>)>,
@@ -152,6 +152,26 @@ pub(crate) fn prune_all(
     writing.index
 }
 
+/// Puts the whole current state of a room in the place of that of which we did not know all, without an event
+/// that did it; `seen` is what changes by it but members who become known. Who reads the stream is told of it by the
+/// join in which the rest was lacking.
+pub(crate) fn fill(
+    storage: &Storage,
+    batch: &mut Batch,
+    working: &mut Working,
+    join: EventNumber,
+    change: CurrentChange,
+    seen: Option<Vec<StateChange>>,
+) {
+    let writing = Writing {
+        storage,
+        batch,
+        working,
+        index: 0,
+    };
+    writing.fill(join, change, seen);
+}
+
 /// Puts what a group asks for besides its events into the batch.
 pub(crate) fn finish_group(batch: &mut Batch, group: &Group, ids: &[OwnedEventId]) {
     if let Some(once) = group.once {
@@ -195,6 +215,14 @@ fn create(storage: &Storage, batch: &mut Batch, working: &Working) {
     batch.put(&schema::ROOM_BY_SHORT_ID, &short, &row);
 }
 
+/// What a new generation of the flat tables says of the room as a whole.
+fn count_anew(working: &mut Working, written: Written) {
+    working.head.joined = written.joined;
+    working.head.invited = written.invited;
+    working.head.visibility = written.visibility;
+    working.servers = written.servers;
+}
+
 /// The rows of one event on their way into a batch.
 struct Writing<'a> {
     storage: &'a Storage,
@@ -224,17 +252,7 @@ impl Writing<'_> {
                     self.state_entry(entry);
                 }
             }
-            Some(written) => {
-                self.working.head.generation = written.generation;
-                let short = self.working.room.short;
-                crate::directory::look_again(self.storage, self.batch, short);
-                crate::guests::leave_job(self.storage, self.batch, short);
-                for entry in &judged.change.entries {
-                    self.our_member(entry);
-                }
-                let ours = written.servers.get(&self.working.server_name);
-                self.our_presence(ours.is_some_and(|row| row.joined > 0));
-            }
+            Some(written) => self.new_generation(written, &judged.change.entries),
         }
         self.related(&judged, counted);
         redact_all::leave_job(self.storage, self.batch, self.short(), &judged.event);
@@ -249,10 +267,7 @@ impl Writing<'_> {
         }
         let working = self.working;
         if let Some(written) = judged.change.written {
-            working.head.joined = written.joined;
-            working.head.invited = written.invited;
-            working.head.visibility = written.visibility;
-            working.servers = written.servers;
+            count_anew(working, written);
         }
         working.head.extremities = judged.extremities;
         working.head.root = judged.change.root;
@@ -271,6 +286,52 @@ impl Writing<'_> {
         let accepted = rejected.is_none_or(|verdict| verdict.outcome == Outcome::Accepted);
         let event = accepted.then_some(judged.event);
         working.events.insert(id, event);
+    }
+
+    /// The flat tables are written already, as another generation: what is left to do concerns people of
+    /// ours, and what is worked out of all of the state.
+    fn new_generation(&mut self, written: &Written, entries: &[Entry]) {
+        self.working.head.generation = written.generation;
+        let short = self.working.room.short;
+        crate::directory::look_again(self.storage, self.batch, short);
+        crate::guests::leave_job(self.storage, self.batch, short);
+        for entry in entries {
+            self.our_member(entry);
+        }
+        let ours = written.servers.get(&self.working.server_name);
+        self.our_presence(ours.is_some_and(|row| row.joined > 0));
+    }
+
+    fn fill(mut self, join: EventNumber, change: CurrentChange, seen: Option<Vec<StateChange>>) {
+        let Some(written) = change.written else {
+            return;
+        };
+        self.new_generation(&written, &change.entries);
+        let row = RoomChange {
+            number: None,
+            place: None,
+            historic: false,
+            root: change.root,
+            state: seen,
+            speaker: None,
+        };
+        let key = (self.short(), Position::pending(self.index));
+        self.batch.put(&schema::CHANGE_BY_ROOM_POSITION, &key, &row);
+        let record = StreamRecord {
+            room: self.short(),
+            number: join,
+            place: None,
+            historic: true,
+            local: false,
+            servers: Vec::new(),
+        };
+        let position = Position::pending(self.index);
+        self.batch
+            .put(&schema::STREAM_BY_POSITION, &position, &record);
+        let working = self.working;
+        count_anew(working, written);
+        working.head.root = change.root;
+        working.head.partial = false;
     }
 
     fn short(&self) -> ShortRoomId {

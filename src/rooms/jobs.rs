@@ -20,6 +20,7 @@ use crate::{
     extremities::TIE_TOGETHER,
     guests::GUESTS_LEAVE,
     membership::json_content,
+    partial::FILL,
     redact_all::REDACT_ALL,
     upgrade::{CARRY_OVER, UPGRADE},
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
@@ -88,8 +89,22 @@ impl Rooms {
             LOOK_AGAIN => self.list_again(&row.value).await,
             TIE_TOGETHER => self.tie_together(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
+            FILL => {
+                self.fill_beside(id, row);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
+        self.end_row(id, row, done).await
+    }
+
+    /// Takes a job away that is done, or leaves one that failed for later.
+    pub(crate) async fn end_row(
+        &self,
+        id: NameHash,
+        row: &Found<JobRow>,
+        done: error::Result<()>,
+    ) -> error::Result<()> {
         let mut batch = Batch::new();
         batch.expect_equals(&schema::JOB_BY_ID, &id, &row.raw);
         match done {

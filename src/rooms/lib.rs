@@ -31,6 +31,7 @@ mod membership;
 mod news;
 mod notices;
 mod outside;
+mod partial;
 mod place_token;
 mod presence;
 mod profiles;
@@ -67,7 +68,7 @@ mod visibility;
 mod writer;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -75,9 +76,10 @@ use std::{
 };
 
 use federation::Federation;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
-use storage::{Clock, Position, Random, ShortRoomId, Snapshot, Storage, schema};
+use storage::{Clock, NameHash, Position, Random, ShortRoomId, Snapshot, Storage, schema};
 
 use self::writer::RoomWriter;
 pub use self::{
@@ -165,6 +167,8 @@ struct Inner {
     notices_user: OnceLock<OwnedUserId>,
     walks: spaces::Walks,
     arrivals: remote::Arrivals,
+    /// Jobs that go on beside others.
+    filling: Mutex<HashSet<NameHash>>,
     /// The latest time given out by [`Rooms::unique_time`].
     latest_time: AtomicU64,
     /// The day on which the once keys of earlier ones were last removed.
@@ -190,6 +194,7 @@ impl Rooms {
             notices_user: OnceLock::new(),
             walks: spaces::Walks::default(),
             arrivals: remote::Arrivals::default(),
+            filling: Mutex::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
             rooms_by_short: Cache::new(KNOWN_ROOMS),
@@ -263,6 +268,10 @@ impl Rooms {
 
     fn fetching(&self) -> &remote::Fetching {
         &self.0.fetching
+    }
+
+    fn filling(&self) -> &Mutex<HashSet<NameHash>> {
+        &self.0.filling
     }
 
     fn arrivals(&self) -> &remote::Arrivals {

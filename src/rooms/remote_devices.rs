@@ -255,6 +255,7 @@ impl Rooms {
             let snapshot = self.snapshot().await?;
             let stored = self.stored_devices(&snapshot, &users).await?.pop();
             let Some(stored) = stored.filter(|stored| !stored.shared.is_empty()) else {
+                self.remember_late_change(user).await?;
                 return Ok(DevicesChange::Nothing);
             };
             let row = stored.row.as_ref().map(|row| &row.value);

@@ -75,27 +75,32 @@ impl Rooms {
     ) -> error::Result<Batch> {
         let keys: Vec<_> = receipts.iter().map(|it| self.key_of(room, it)).collect();
         let mut batch = Batch::new();
-        let generations = self.generations(snapshot, &[room.short]).await?;
-        let Some((_, generation)) = generations.first() else {
+        let heads = [room.short];
+        let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &heads).await?;
+        let Some(head) = heads.into_iter().flatten().next().map(|head| head.value) else {
             return Ok(batch);
         };
         let join = Membership::Join as u8;
         let members = keys
             .iter()
-            .map(|key| (room.short, *generation, join, key.1));
+            .map(|key| (room.short, head.generation, join, key.1));
         let members: Vec<_> = members.collect();
         let mut reads = Reads::new();
         let members = reads.get_all(&schema::MEMBER_BY_ROOM, &members);
         let old = reads.get_all(&schema::RECEIPT_BY_ROOM, &keys);
         let answers = snapshot.read(&reads).await?;
         let (members, old) = (answers.all(&members)?, answers.all(&old)?);
+        let users: Vec<_> = receipts.iter().map(|it| &*it.user).collect();
+        let perhaps = self.perhaps_joined(snapshot, room, &head, &users).await?;
+        let members = members.into_iter().zip(perhaps);
         let named: BTreeSet<_> = receipts.iter().map(|it| it.event_id.clone()).collect();
         let events = ReadEvents::load(self, room, snapshot, &named).await?;
         let mut seen = BTreeSet::new();
         let mut index = 0;
         let all = receipts.iter().zip(&keys).zip(members).zip(old);
-        for (((receipt, key), member), old) in all {
-            if member.is_none() || !seen.insert((key.1, key.3)) {
+        for (((receipt, key), (member, perhaps)), old) in all {
+            let joined = member.is_some() || perhaps;
+            if !joined || !seen.insert((key.1, key.3)) {
                 continue;
             }
             let place = events.placed(&receipt.event_id).ok().map(|it| it.place);

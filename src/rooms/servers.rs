@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use ruma::{OwnedServerName, ServerName, UserId};
 use storage::{
     NameHash, Range, Reads, ShortRoomId, Snapshot,
-    schema::{self, Generation, Membership},
+    schema::{self, Generation, Head, Membership},
 };
 
 use crate::{Room, Rooms, membership_of, read::ReadEvent};
@@ -56,22 +56,65 @@ impl Rooms {
         Ok(servers)
     }
 
-    /// Whether somebody, of this server or another one, is in a room; two round trips.
+    /// Whether somebody, of this server or another one, is in a room; two round trips. While we do not know
+    /// all members of it (MSC3902), whoever is of a server in it and of whom we know nothing counts as such.
     ///
     /// # Errors
     ///
     /// Storage fails.
     pub async fn is_joined(&self, room: &Room, user: &UserId) -> error::Result<bool> {
         let snapshot = self.snapshot().await?;
-        let user = self.storage().user_hash(user);
-        let generations = self.generations(&snapshot, &[room.short]).await?;
-        let join = Membership::Join as u8;
-        let keys: Vec<_> = generations
-            .into_iter()
-            .map(|(room, generation)| (room, generation, join, user))
-            .collect();
+        let heads = snapshot
+            .multi_get(&schema::HEAD_BY_ROOM, &[room.short])
+            .await?;
+        let Some(head) = heads.into_iter().flatten().next() else {
+            return Ok(false);
+        };
+        let head = head.value;
+        let name = self.storage().user_hash(user);
+        let keys = [(room.short, head.generation, Membership::Join as u8, name)];
         let rows = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
-        Ok(rows.iter().any(Option::is_some))
+        if rows.iter().any(Option::is_some) {
+            return Ok(true);
+        }
+        let users = [user];
+        let perhaps = self.perhaps_joined(&snapshot, room, &head, &users).await?;
+        Ok(perhaps.first() == Some(&true))
+    }
+
+    /// Of which of some people we know nothing who may be in a room of which we do not know all members: their
+    /// server is. Nobody in other rooms, which costs nothing; else one round trip.
+    pub(crate) async fn perhaps_joined(
+        &self,
+        snapshot: &Snapshot,
+        room: &Room,
+        head: &Head,
+        users: &[&UserId],
+    ) -> error::Result<Vec<bool>> {
+        if !head.partial {
+            return Ok(vec![false; users.len()]);
+        }
+        let mut reads = Reads::new();
+        let asked: Vec<_> = users
+            .iter()
+            .map(|user| {
+                let server = self.storage().server_hash(user.server_name());
+                let server = (room.short, head.generation, server);
+                let user = self.storage().user_hash(user);
+                let member = (server.0, server.1, server.2, user);
+                (
+                    reads.get(&schema::SERVER_BY_ROOM, &server),
+                    reads.get(&schema::MEMBER_BY_SERVER, &member),
+                )
+            })
+            .collect();
+        let answers = snapshot.read(&reads).await?;
+        let asked = asked.into_iter();
+        asked
+            .map(|(server, member)| {
+                Ok(answers.one(&server)?.is_some() && answers.one(&member)?.is_none())
+            })
+            .collect()
     }
 
     /// The servers that were in a room, beside this one, when its state was that of these roots; in their
@@ -92,7 +135,8 @@ impl Rooms {
             return Ok(roots.iter().map(|_| Servers::default()).collect());
         };
         let head = head.value;
-        if !self.ever_met(snapshot, room, head.generation).await? {
+        // Nobody may be known of those who are there.
+        if !head.partial && !self.ever_met(snapshot, room, head.generation).await? {
             return Ok(roots.iter().map(|_| Servers::default()).collect());
         }
         let now = self

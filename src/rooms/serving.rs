@@ -31,6 +31,8 @@ pub struct Serving {
     room: Arc<Room>,
     snapshot: Snapshot,
     generation: Generation,
+    /// Not all of the room's state is known here (MSC3902).
+    partial: bool,
     /// Who asks.
     server: OwnedServerName,
     server_hash: NameHash,
@@ -75,6 +77,7 @@ impl Rooms {
             room,
             snapshot,
             generation: head.generation,
+            partial: head.partial,
             server: server.to_owned(),
             server_hash,
         })

@@ -4,6 +4,7 @@
 //! one sync of the log. The commit's precondition is the room's head: a second writer of the same room
 //! (another process, or one made anew) costs a retry, never a wrong state.
 
+mod fill;
 mod generation;
 mod graph;
 mod incoming;
@@ -25,17 +26,18 @@ use tokio::sync::oneshot;
 
 use self::receiving::Arriving;
 pub(crate) use self::{
-    generation::{DROP_GENERATION, OldGeneration, drop_generation},
+    fill::Filling,
+    generation::{DROP_GENERATION, OldGeneration, Written, drop_generation},
     graph::GraphEvent,
     incoming::pruned_by,
-    judge::{Entry, Judged, visibility_of},
+    judge::{CurrentChange, Entry, Judged, visibility_of},
     lay_down::{auth_ids, lay_down, lay_state},
     load::{flat_key, head_without_events, write_answer},
     needs::STRIPPED_STATE,
     tried::tried,
     working::Working,
 };
-use crate::{Group, Room, Rooms, accept};
+use crate::{Group, Room, Rooms, accept, partial::PartialJoin};
 
 /// Events in one commit at most.
 const EVENTS_MAX: usize = 1_000;
@@ -60,12 +62,20 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     draining: bool,
     arriving: VecDeque<Arriving>,
+    filling: VecDeque<ToFill>,
     /// What the last commit left behind: good for the next one if the head is still the same.
     warm: Option<Box<Working>>,
 }
 
+/// The rest of a state that waits to be put in its place.
+#[derive(Debug)]
+struct ToFill {
+    filling: Filling,
+    answer: oneshot::Sender<error::Result<()>>,
+}
+
 /// On which way an event comes into a room that is no draft of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// As all servers of the room hear of it.
     Heard,
@@ -76,8 +86,8 @@ pub(crate) enum Way {
     Entering {
         /// The root of that state.
         root: [u8; 16],
-        /// That state lacks members, who will be told later (MSC3902).
-        partial: bool,
+        /// That state lacks members, who will be told later (MSC3902): by this job.
+        partial: Option<Arc<PartialJoin>>,
     },
 }
 
@@ -112,24 +122,51 @@ impl RoomWriter {
             .map_err(|_| error::internal("the room's writer was stopped"))?
     }
 
+    /// Puts the whole state in its place in a room of which we did not know all.
+    pub(crate) async fn fill(
+        self: &Arc<Self>,
+        rooms: &Rooms,
+        filling: Filling,
+    ) -> error::Result<()> {
+        let (answer, answered) = oneshot::channel();
+        let start = {
+            let mut queue = self.queue.lock();
+            queue.filling.push_back(ToFill { filling, answer });
+            !std::mem::replace(&mut queue.draining, true)
+        };
+        if start {
+            let (writer, rooms) = (Arc::clone(self), rooms.clone());
+            tokio::spawn(async move { writer.drain(&rooms).await });
+        }
+        answered
+            .await
+            .map_err(|_| error::internal("the room's writer was stopped"))?
+    }
+
     /// Writes what waits until nothing does: drafts and events of other servers by turns.
     async fn drain(&self, rooms: &Rooms) {
         loop {
-            let (mut waiting, arriving, mut warm) = {
+            let (mut waiting, arriving, to_fill, mut warm) = {
                 let mut queue = self.queue.lock();
                 let waiting = queue.take();
                 let arriving = queue.take_arriving();
-                if waiting.is_empty() && arriving.is_empty() {
+                let to_fill = queue.filling.pop_front();
+                if waiting.is_empty() && arriving.is_empty() && to_fill.is_none() {
                     queue.draining = false;
                     return;
                 }
-                (waiting, arriving, queue.warm.take())
+                (waiting, arriving, to_fill, queue.warm.take())
             };
             self.write(rooms, &mut waiting, &mut warm).await;
             if !arriving.is_empty() {
                 // What they change in the state is not followed up: the next draft looks anew.
                 warm = None;
                 self.write_arriving(rooms, arriving).await;
+            }
+            if let Some(to_fill) = to_fill {
+                warm = None;
+                let filled = fill::fill(rooms, &self.room, &to_fill.filling).await;
+                let _ = to_fill.answer.send(filled);
             }
             self.queue.lock().warm = warm;
         }

@@ -43,7 +43,9 @@ impl Moved {
     }
 
     fn see(&mut self, change: RoomChange) {
-        let Some(state) = change.state else {
+        // MSC3902: members became known who were there before.
+        let learnt = change.number.is_none();
+        let Some(state) = change.state.filter(|_| !learnt) else {
             self.all = true;
             return;
         };

@@ -30,6 +30,8 @@ struct OfLog {
     state: Vec<Box<RawValue>>,
     summary: Option<Summary>,
     met: Met,
+    /// The device is not told of the room yet.
+    hidden: bool,
 }
 
 impl Reading<'_> {
@@ -47,6 +49,7 @@ impl Reading<'_> {
         )?;
         let parts = rooms.into_iter().zip(told).zip(receipts).zip(unread);
         parts
+            .filter(|(((_, told), _), _)| !told.hidden)
             .map(|(((changed, told), receipts), unread)| {
                 Ok(Joined {
                     room: Arc::clone(&changed.room),
@@ -150,7 +153,17 @@ impl Reading<'_> {
         changes: &Changes,
     ) -> error::Result<OfLog> {
         let room = &changed.room;
+        // MSC3902: who wants all members is told of a room when they are known, as of one that is new.
+        let filter = &self.request.filter.room.state;
+        let eager = filter.lazy_load_options.is_disabled();
+        if eager && log.head.partial {
+            return Ok(OfLog {
+                hidden: true,
+                ..OfLog::default()
+            });
+        }
         let known = match self.since() {
+            Some(_) if eager && log.was_partial() => false,
             None => false,
             Some(since) if changed.row.position <= since => true,
             Some(_) => self.was_joined(room, log.root).await?,
@@ -218,6 +231,7 @@ impl Reading<'_> {
             state,
             summary,
             met,
+            hidden: false,
         })
     }
 

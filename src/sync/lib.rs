@@ -32,7 +32,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use rooms::{RelationFilter, Rooms, Viewer};
-use ruma::api::client::filter::FilterDefinition;
+use ruma::api::client::filter::{FilterDefinition, LazyLoadOptions};
 use storage::{
     NameHash, Position, ShortRoomId, ShortUserId, Snapshot, Storage, schema::Membership,
 };
@@ -184,11 +184,16 @@ impl Syncs {
         since: Token,
     ) -> error::Result<DeviceLists> {
         let mut live = Live::new(&self.0.storage, viewer.short);
+        let mut filter = FilterDefinition::default();
+        // Rooms of which we do not know all members yet (MSC3902) count as they do for who sees them.
+        filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
+            include_redundant_members: false,
+        };
         let mut request = Request {
             viewer,
             device: None,
             since: Some(since),
-            filter: FilterDefinition::default(),
+            filter,
             relations: RelationFilter::default(),
             full_state: false,
             state: StateForm::Before,

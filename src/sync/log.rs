@@ -223,6 +223,11 @@ impl RoomLog {
         self.rows.first().map(|row| row.change.root).or(self.root)
     }
 
+    /// Whether all members became known within this (MSC3902).
+    pub(crate) fn was_partial(&self) -> bool {
+        self.rows.iter().any(|row| row.change.number.is_none())
+    }
+
     /// Whether this begins with the room itself.
     pub(crate) fn begins_with_create(&self) -> bool {
         let first = self.rows.last().and_then(|row| row.change.state.as_ref());

@@ -3,7 +3,7 @@
 use error::Result;
 use federation::Patience;
 use ruma::{
-    RoomAliasId, RoomId,
+    OwnedServerName, RoomAliasId, RoomId,
     api::{
         client::alias::{create_alias, delete_alias, get_alias},
         federation::query::get_room_information,
@@ -57,8 +57,22 @@ pub(super) async fn get_alias(
     let row = server.rooms.find_alias(alias).await?;
     let row = row.ok_or_else(|| error::not_found(format!("There is no room alias {alias}")))?;
     let room_id = RoomId::parse(row.room_id).map_err(error::internal)?;
-    let servers = vec![server.rooms.server_name().to_owned()];
+    let servers = servers_of(&server, &room_id).await?;
     Ok(get_alias::v3::Response::new(room_id, servers))
+}
+
+/// Servers by which one comes into a room: this one, then those with the most people in it.
+async fn servers_of(server: &Server, room_id: &RoomId) -> Result<Vec<OwnedServerName>> {
+    let own = server.rooms.server_name();
+    let mut servers = vec![own.to_owned()];
+    if let Some(room) = server.rooms.find_room(room_id).await? {
+        let snapshot = server.rooms.snapshot().await?;
+        let others = room.servers(&server.rooms, &snapshot, MOST_SERVERS).await?;
+        let others = others.into_iter().map(|row| row.name);
+        let others = others.filter_map(|name| OwnedServerName::try_from(name).ok());
+        servers.extend(others.filter(|server| server != own));
+    }
+    Ok(servers)
 }
 
 /// [`DELETE /directory/room/{roomAlias}`](https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias).

@@ -244,11 +244,15 @@ pub(super) async fn joined_members(
     server: Server,
     call: Call<joined_members::v3::Request>,
 ) -> Result<Written> {
+    // Who has nothing to do with the room is told so at once.
     let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
     if !reading.look.is_joined() {
-        return Err(error::forbidden(
-            "You are not in this room, or it does not exist",
-        ));
+        return Err(not_joined());
+    }
+    server.rooms.await_whole_state(&call.room_id).await?;
+    let reading = Reading::look(&server, &call.caller, &call.room_id).await?;
+    if !reading.look.is_joined() {
+        return Err(not_joined());
     }
     let members = reading
         .room
@@ -271,11 +275,18 @@ pub(super) async fn joined_members(
     )))
 }
 
+fn not_joined() -> error::Error {
+    error::forbidden("You are not in this room, or it does not exist")
+}
+
 /// [`GET /rooms/{roomId}/members`](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers).
 pub(super) async fn get_member_events(
     server: Server,
     call: Call<get_member_events::v3::Request>,
 ) -> Result<get_member_events::v3::Response> {
+    // Who has nothing to do with the room is told so at once.
+    Reading::begin(&server, &call.caller, &call.room_id).await?;
+    server.rooms.await_whole_state(&call.room_id).await?;
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let (wanted, unwanted) = (call.membership.as_ref(), call.not_membership.as_ref());
     let memberships: Vec<_> = MEMBERSHIPS

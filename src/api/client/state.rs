@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use error::Result;
-use rooms::{Draft, Group, Room};
+use pdu::EventNumber;
+use rooms::{Draft, Group, Room, StateKey};
 use ruma::{
     RoomAliasId,
     api::client::state::{
@@ -115,6 +116,9 @@ pub(super) async fn get_state_events(
     server: Server,
     call: Call<get_state_events::v3::Request>,
 ) -> Result<get_state_events::v3::Response> {
+    // Who has nothing to do with the room is told so at once.
+    Reading::begin(&server, &call.caller, &call.room_id).await?;
+    server.rooms.await_whole_state(&call.room_id).await?;
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let root = reading.look.root()?;
     let state = reading
@@ -131,14 +135,15 @@ pub(super) async fn get_state_event_for_key(
     server: Server,
     call: Call<get_state_event_for_key::v3::Request>,
 ) -> Result<get_state_event_for_key::v3::Response> {
-    let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
-    let root = reading.look.root()?;
     let key = (call.event_type.clone(), call.state_key.clone());
-    let found = reading
-        .room
-        .find_state(&reading.snapshot, &[root], &[key])
-        .await?;
-    let numbers: Vec<_> = found.into_values().collect();
+    let mut reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+    let mut numbers = numbers_at(&reading, &key).await?;
+    if numbers.is_empty() && key.0 == StateEventType::RoomMember {
+        // It may be one of those members who are not known yet.
+        server.rooms.await_whole_state(&call.room_id).await?;
+        reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
+        numbers = numbers_at(&reading, &key).await?;
+    }
     let events = reading.room.read_state(&reading.snapshot, &numbers).await?;
     let event = events
         .into_iter()
@@ -159,4 +164,12 @@ pub(super) async fn get_state_event_for_key(
         }
     };
     Ok(get_state_event_for_key::v3::Response::new(json))
+}
+
+/// What stands under a key in the state that somebody may see.
+async fn numbers_at(reading: &Reading, key: &StateKey) -> Result<Vec<EventNumber>> {
+    let roots = [reading.look.root()?];
+    let keys = std::slice::from_ref(key);
+    let found = reading.room.find_state(&reading.snapshot, &roots, keys);
+    Ok(found.await?.into_values().collect())
 }

@@ -28,12 +28,18 @@ pub(super) type RoomState = create_join_event::v2::RoomState;
 pub(super) struct Proven {
     /// The join, with the signature of who vouches for it.
     pub(super) join: Arc<Pdu>,
-    /// The state before it, as far as its events are properly signed.
+    /// The state before it.
+    pub(super) state: ProvenState,
+    /// Members were left out; the servers that are in the room.
+    pub(super) omitted: Option<Vec<OwnedServerName>>,
+}
+
+/// A state of a room, as far as its events are properly signed.
+#[derive(Debug)]
+pub(crate) struct ProvenState {
     state: Vec<Arc<Pdu>>,
     /// What allows these.
     auth_chain: Vec<Arc<Pdu>>,
-    /// Members were left out; the servers that are in the room.
-    pub(super) omitted: Option<Vec<OwnedServerName>>,
 }
 
 impl Rooms {
@@ -50,10 +56,6 @@ impl Rooms {
         join: Pdu,
         answer: RoomState,
     ) -> error::Result<Result<Proven, String>> {
-        let said = answer.state.len().saturating_add(answer.auth_chain.len());
-        if said > EVENTS_MAX {
-            return Ok(Err(format!("it holds more than {EVENTS_MAX} events")));
-        }
         let join = match self
             .prove_join(rules, join, answer.event.as_deref())
             .await?
@@ -66,9 +68,32 @@ impl Rooms {
             let servers = servers.filter_map(|name| OwnedServerName::try_from(name).ok());
             servers.take(SERVERS_MAX).collect()
         });
-        let state = self.prove_events(rules, room_id, answer.state).await?;
+        let state = self.prove_state(rules, room_id, answer.state, answer.auth_chain);
+        Ok(state.await?.map(|state| Proven {
+            join,
+            state,
+            omitted,
+        }))
+    }
+
+    /// Looks at the state of a room, and what allows it, as another server tells them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::prove_answer`].
+    pub(crate) async fn prove_state(
+        &self,
+        rules: &'static RoomRules,
+        room_id: &RoomId,
+        state: Vec<Box<RawValue>>,
+        auth_chain: Vec<Box<RawValue>>,
+    ) -> error::Result<Result<ProvenState, String>> {
+        if state.len().saturating_add(auth_chain.len()) > EVENTS_MAX {
+            return Ok(Err(format!("there are more than {EVENTS_MAX} events")));
+        }
+        let state = self.prove_events(rules, room_id, state).await?;
         let known: HashSet<_> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
-        let mut auth_chain = self.prove_events(rules, room_id, answer.auth_chain).await?;
+        let mut auth_chain = self.prove_events(rules, room_id, auth_chain).await?;
         auth_chain.retain(|pdu| !known.contains(pdu.event_id()));
         let mut creates = state
             .iter()
@@ -81,12 +106,7 @@ impl Rooms {
         if version_of(create).as_deref() != Some(rules.version()) {
             return Ok(Err("the room has another version than was said".to_owned()));
         }
-        Ok(Ok(Proven {
-            join,
-            state,
-            auth_chain,
-            omitted,
-        }))
+        Ok(Ok(ProvenState { state, auth_chain }))
     }
 
     /// The join; where somebody of another server vouches for it, with that server's signature.
@@ -150,10 +170,10 @@ impl Rooms {
     /// # Errors
     ///
     /// Storage fails. The inner error says why the room cannot be entered by it.
-    pub(super) async fn lay_down_answer(
+    pub(crate) async fn lay_down_state(
         &self,
         room: &Room,
-        proven: &Proven,
+        proven: &ProvenState,
     ) -> error::Result<Result<[u8; 16], String>> {
         let events = [proven.state.as_slice(), &proven.auth_chain].concat();
         let laid = lay_down(self, room, &events).await?;

@@ -14,11 +14,11 @@ use serde_json::{Map, Value, value::RawValue};
 use storage::{ShortUserId, schema::Membership};
 
 use super::{
-    answer::RoomState,
+    answer::{Proven, RoomState},
     made::{Made, Template, Wanted, known_versions},
     refusals::Refusals,
 };
-use crate::{Incoming, Received, Room, Rooms, Said, Standing, writer::Way};
+use crate::{Incoming, Received, Room, Rooms, Said, Standing, partial::PartialJoin, writer::Way};
 
 /// Somebody of ours who comes into a room.
 #[derive(Debug)]
@@ -129,32 +129,17 @@ impl Rooms {
             }
         };
         let room = self.known_or_new_room(room_id, rules).await?;
-        let received = if self.find_room_of_ours(room_id).await?.is_some() {
-            let incoming = Incoming {
-                pdu: Arc::clone(&proven.join),
-                standing: Standing::Live { state_before: None },
-            };
-            self.receive(&room, incoming).await?
-        } else {
-            let root = match self.lay_down_answer(&room, &proven).await? {
-                Ok(root) => root,
-                Err(why) => {
-                    refusals.add_bad(server, &why);
-                    return Ok(None);
-                }
-            };
-            self.enter(
-                &room,
-                Arc::clone(&proven.join),
-                root,
-                proven.omitted.is_some(),
-            )
-            .await?
+        let received = match self.come_in(&room, server, proven).await? {
+            Ok(received) => received,
+            Err(why) => {
+                refusals.add_bad(server, &why);
+                return Ok(None);
+            }
         };
         match received {
             Received::Accepted | Received::Known => Ok(Some(room)),
             Received::SoftFailed(why) | Received::Rejected(why) => {
-                refusals.add_bad(server, &why);
+                refusals.add_forbidden(server, &why);
                 Ok(None)
             }
             Received::Missing { .. } => {
@@ -167,6 +152,42 @@ impl Rooms {
         }
     }
 
+    /// Takes a join in that a server let into the room. The inner error says why its answer is of no use.
+    async fn come_in(
+        &self,
+        room: &Arc<Room>,
+        server: &ServerName,
+        proven: Proven,
+    ) -> error::Result<Result<Received, String>> {
+        let incoming = Incoming {
+            pdu: Arc::clone(&proven.join),
+            standing: Standing::Live { state_before: None },
+        };
+        if self.find_room_of_ours(&room.room_id).await?.is_some() {
+            return self.receive(room, incoming).await.map(Ok);
+        }
+        // All of ours left before the whole state was there, and somebody comes back: it goes on.
+        if let Some(job) = self.find_partial_join(room).await? {
+            match self.receive(room, incoming).await? {
+                Received::Missing { .. } => {}
+                received => {
+                    self.go_on_filling(room, &job).await?;
+                    return Ok(Ok(received));
+                }
+            }
+        }
+        let root = match self.lay_down_state(room, &proven.state).await? {
+            Ok(root) => root,
+            Err(why) => return Ok(Err(why)),
+        };
+        let join = Arc::clone(&proven.join);
+        let partial = proven.omitted.map(|told| {
+            let join = join.event_id();
+            Arc::new(PartialJoin::new(room, join, server, &told))
+        });
+        self.enter(room, join, root, partial).await.map(Ok)
+    }
+
     /// Gives a join to a server that is in the room.
     async fn send_join(
         &self,
@@ -177,7 +198,9 @@ impl Rooms {
         let event = RawValue::from_string(event).map_err(error::internal)?;
         let room_id = join.room_id().to_owned();
         let event_id = join.event_id().to_owned();
-        let question = create_join_event::v2::Request::new(room_id, event_id, event);
+        let mut question = create_join_event::v2::Request::new(room_id, event_id, event);
+        // MSC3706: members can come later, so that the room can be used sooner.
+        question.omit_members = true;
         let answer = self
             .federation()
             .ask(server, question, Patience::STATE)
@@ -191,7 +214,7 @@ impl Rooms {
         room: &Arc<Room>,
         pdu: Arc<Pdu>,
         root: [u8; 16],
-        partial: bool,
+        partial: Option<Arc<PartialJoin>>,
     ) -> error::Result<Received> {
         let incoming = Incoming {
             pdu,

@@ -37,6 +37,13 @@ impl Refusals {
         self.tell(Telling::Nothing, not_helped());
     }
 
+    /// Remembers that a server lets somebody in whom the rules of the room do not, as far as it says itself.
+    pub(super) fn add_forbidden(&mut self, server: &ServerName, why: &str) {
+        tracing::info!(%server, why, "a room's rules do not let somebody in");
+        let message = format!("The rules of this room do not let you in: {why}");
+        self.tell(Telling::Forbidden, error::forbidden(message));
+    }
+
     /// Remembers that a server is in a room of a version that we do not know.
     pub(super) fn add_version(&mut self, version: &RoomVersionId) {
         let message = format!("This server does not know room version {version}");

@@ -66,6 +66,12 @@ impl Serving {
         told: impl Fn(EventRow) -> T,
     ) -> error::Result<ServedState<T>> {
         let event = self.named(event_id).await?;
+        if self.partial {
+            // NOTSPEC: nothing says what a server answers that cannot. Synapse does not know either whether whoever
+            // asks is in the room, and says so; they ask another one then.
+            let unknown = "The state of this room is not known whole here yet";
+            return Err(error::forbidden(unknown));
+        }
         let roots = event
             .roots
             .ok_or_else(|| error::not_found("The state before this event is not known here"))?;

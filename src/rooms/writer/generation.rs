@@ -56,7 +56,7 @@ pub(super) async fn write(
     root: [u8; 16],
     new_nodes: &[(NodeHash, Vec<u8>)],
     old: Generation,
-    unstored: &Arc<StoredEvent>,
+    unstored: Option<&Arc<StoredEvent>>,
 ) -> error::Result<Written> {
     let generation = old.wrapping_add(1);
     let mut writing = Writing {
@@ -92,9 +92,11 @@ pub(super) async fn write(
     let numbers: Vec<_> = entries
         .into_iter()
         .map(|(_, number)| number)
-        .filter(|number| *number != unstored.number)
+        .filter(|number| unstored.is_none_or(|event| event.number != *number))
         .collect();
-    writing.event(unstored).await?;
+    if let Some(unstored) = unstored {
+        writing.event(unstored).await?;
+    }
     for numbers in numbers.chunks(ROWS_AT_ONCE) {
         // A view is not kept for as long as all of this takes.
         let snapshot = rooms.snapshot().await?;

@@ -1,8 +1,10 @@
 //! Judging an event of another server: checks 4 to 6 on receipt of a PDU, and where it belongs.
 
+mod again;
 mod ahead;
 mod ends;
 mod event;
+mod partial;
 mod states;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -24,6 +26,7 @@ use storage::{
     },
 };
 
+pub(super) use self::again::{Again, Around, judge_again, resolved};
 use self::ends::Followed;
 pub(crate) use self::event::pruned_by;
 use super::{
@@ -64,7 +67,7 @@ struct Judging<'a> {
     room: &'a Arc<Room>,
     snapshot: &'a Snapshot,
     incoming: &'a Incoming,
-    way: Way,
+    way: &'a Way,
     nodes: Nodes,
     new_nodes: Vec<(NodeHash, Vec<u8>)>,
     /// The number it has as an outlier.
@@ -93,7 +96,7 @@ pub(super) async fn judge(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
-    way: Way,
+    way: &Way,
     view: &Snapshot,
     working: &mut Working,
     alone: bool,
@@ -154,7 +157,7 @@ async fn judge_in(
     rooms: &Rooms,
     room: &Arc<Room>,
     incoming: &Incoming,
-    way: Way,
+    way: &Way,
     snapshot: &Snapshot,
     working: &mut Working,
     alone: bool,
@@ -220,7 +223,7 @@ async fn judge_in(
         reset: false,
     };
     let before = match way {
-        Way::Entering { root, .. } => vec![root],
+        Way::Entering { root, .. } => vec![*root],
         Way::Heard | Way::HandedOver => judging.roots_before(&prev),
     };
     let judged = judging.judge(before, given.map(|_| state), lacking_prev);
@@ -341,8 +344,10 @@ impl Judging<'_> {
         let (followed, ()) = tokio::try_join!(followed, ahead)?;
         self.followed = followed;
         let before = self.state_before(prev_roots, given, first).await?;
+        let before = self.with_own_auth(before, first).await?;
+        let now = self.with_own_auth(self.head().root, first).await?;
         let keys = self.keys();
-        let states = [before, self.head().root];
+        let states = [before, now];
         let state = self.find(&states, &keys).await?;
         let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
         let check = |root: [u8; 16]| self.check_by_state(create.as_deref(), root, &state);
@@ -354,7 +359,7 @@ impl Judging<'_> {
         let live = matches!(self.incoming.standing, Standing::Live { .. });
         let soft_failed = match &rejected {
             // What was the current state before we came in says nothing any more.
-            None if live && !entering => check(self.head().root).err(),
+            None if live && !entering => check(now).err(),
             _ => None,
         };
         let key = self.own_key();
@@ -408,7 +413,7 @@ impl Judging<'_> {
             nodes: std::mem::take(&mut self.new_nodes),
             change,
             extremities,
-            local: self.way == Way::HandedOver,
+            local: *self.way == Way::HandedOver,
         };
         self.write(judged, (chain, chains), received, gaps).await
     }
@@ -452,6 +457,7 @@ impl Judging<'_> {
         let Way::Entering { partial, .. } = self.way else {
             return Ok(());
         };
+        let partial = partial.is_some();
         let keys: Vec<_> = self.working.state.keys().cloned().collect();
         let mut state = self.find(&[before], &keys).await?;
         for key in keys {
@@ -591,7 +597,8 @@ impl Judging<'_> {
             let nodes = std::mem::take(&mut judged.nodes);
             let (root, generation) = (judged.change.root, working.head.generation);
             let (rooms, room, own) = (self.rooms, self.room, &judged.event);
-            let written = generation::write(rooms, room, root, &nodes, generation, own).await?;
+            let written =
+                generation::write(rooms, room, root, &nodes, generation, Some(own)).await?;
             judged.change.written = Some(written);
         }
         if chain != NameHash::NONE {

@@ -50,7 +50,7 @@ impl RoomWriter {
                 let (answer, answered) = oneshot::channel();
                 queue.arriving.push_back(Arriving {
                     incoming,
-                    way,
+                    way: way.clone(),
                     answer,
                 });
                 answers.push(answered);
@@ -153,6 +153,13 @@ impl RoomWriter {
             }
             let (number, accepted) = (judged.event.number, judged.verdict.is_none());
             accept::receive(storage, &mut batch, &mut working, judged, &beside, index);
+            match &one.way {
+                Way::Entering { partial, .. } if accepted => match partial {
+                    Some(join) => join.leave_job(storage, &mut batch, &working),
+                    None => batch.delete(&schema::PARTIAL_ROOM, &self.room.short),
+                },
+                _ => {}
+            }
             received.push(to_write.received);
             index += 1;
             if anew {
@@ -192,7 +199,7 @@ impl RoomWriter {
         alone: bool,
     ) -> error::Result<Judgement> {
         let Arriving { incoming, way, .. } = one;
-        incoming::judge(rooms, &self.room, incoming, *way, view, working, alone).await
+        incoming::judge(rooms, &self.room, incoming, way, view, working, alone).await
     }
 }
 

@@ -31,6 +31,10 @@ tables! { KEY_TABLES:
     110 BACKUP_KEY_BY_VERSION Range: (ShortUserId, u64, NameHash, NameHash) => BackupKeyRow;
     /// Which one-time keys of a device were given out lately, so that none is taken in again. Users write it.
     111 GIVEN_KEYS_BY_DEVICE Hot: (ShortUserId, NameHash) => GivenKeysRow;
+    /// Rooms of which not all members are known yet (MSC3902). Rooms write it.
+    200 PARTIAL_ROOM Range: ShortRoomId => ();
+    /// People elsewhere (user) whose devices changed while they may have been in such a room. Rooms write it.
+    201 LATE_DEVICE_CHANGE_BY_ROOM Range: (ShortRoomId, NameHash) => DeviceChangeRow;
 }
 
 /// The identity keys of a device.

@@ -4,6 +4,9 @@ mod hostile;
 mod invites;
 mod joins;
 mod leaving;
+mod partial;
+mod played;
+mod third_party;
 
 use config::Config;
 use http::{Method, header};

@@ -1,126 +1,14 @@
 //! Servers that lie to who joins by them.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use bytes::Bytes;
-use federation::Federation;
 use http::{Request, Response};
-use pdu::{Pdu, RoomRules};
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt};
-use serde_json::{Value, json, value::to_raw_value};
+use ruma::{OwnedRoomId, RoomId};
+use serde_json::{Value, json};
 
-use super::{A, Answer, B, Person, World, name};
-
-const EVIL: &str = "evil.example";
-
-/// A room of a server that a test plays.
-struct EvilRoom {
-    key: Arc<pdu::SigningKey>,
-    rules: &'static RoomRules,
-    room_id: OwnedRoomId,
-    events: Vec<Arc<Pdu>>,
-    state: BTreeMap<(String, String), OwnedEventId>,
-}
-
-fn eve() -> OwnedUserId {
-    "@eve:evil.example".try_into().unwrap()
-}
-
-impl EvilRoom {
-    fn new(peer: &Federation, version: &str) -> Self {
-        let rules = RoomRules::named(version).unwrap();
-        let mut room = Self {
-            key: peer.signing_keys().current(),
-            rules,
-            room_id: RoomId::parse("!evil:evil.example").unwrap(),
-            events: Vec::new(),
-            state: BTreeMap::new(),
-        };
-        let create = json!({ "room_version": version, "creator": eve() });
-        room.put("m.room.create", "", &create);
-        if rules.room_id_is_create_event_id() {
-            room.room_id = room.events[0].room_id().to_owned();
-        }
-        room.put(
-            "m.room.member",
-            eve().as_str(),
-            &json!({ "membership": "join" }),
-        );
-        let levels = match rules.room_id_is_create_event_id() {
-            true => json!({}),
-            false => json!({ "users": { eve().as_str(): 100 } }),
-        };
-        room.put("m.room.power_levels", "", &levels);
-        room.put("m.room.join_rules", "", &json!({ "join_rule": "public" }));
-        room.put("m.room.name", "", &json!({ "name": "Trap" }));
-        room
-    }
-
-    /// Makes a state event, in the room's state.
-    fn make(&self, event_type: &str, state_key: &str, content: &Value) -> Pdu {
-        let content = to_raw_value(content).unwrap();
-        let kind = event_type.into();
-        let types = pdu::auth_types(&kind, &eve(), Some(state_key), &content, self.rules);
-        let auth = types
-            .iter()
-            .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())).cloned());
-        let is_create = event_type == "m.room.create";
-        let draft = pdu::Draft {
-            room_id: (!is_create || !self.rules.room_id_is_create_event_id())
-                .then(|| self.room_id.clone()),
-            sender: eve(),
-            event_type: kind,
-            state_key: Some(state_key.to_owned()),
-            content,
-            prev_events: self
-                .events
-                .last()
-                .iter()
-                .map(|pdu| pdu.event_id().to_owned())
-                .collect(),
-            auth_events: auth.collect(),
-            depth: self.events.len() as u64 + 1,
-            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::from(1_600_000_000_u32)),
-            redacts: None,
-            reference_hashes: BTreeMap::new(),
-        };
-        draft.sign(self.rules, &self.key, &name(EVIL)).unwrap()
-    }
-
-    fn put(&mut self, event_type: &str, state_key: &str, content: &Value) {
-        let pdu = self.make(event_type, state_key, content);
-        let key = (event_type.to_owned(), state_key.to_owned());
-        self.state.insert(key, pdu.event_id().to_owned());
-        self.events.push(Arc::new(pdu));
-    }
-
-    /// What is told of the room who wants to join.
-    fn template(&self, user: &str) -> Value {
-        let auth = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
-        let auth = auth
-            .iter()
-            .filter(|kind| !self.rules.room_id_is_create_event_id() || **kind != "m.room.create");
-        let auth: Vec<_> = auth
-            .map(|kind| self.state[&((*kind).to_owned(), String::new())].clone())
-            .collect();
-        let event = json!({
-            "room_id": self.room_id, "sender": user, "state_key": user, "type": "m.room.member",
-            "content": { "membership": "join" }, "depth": 9, "auth_events": auth,
-            "prev_events": [self.events.last().unwrap().event_id()],
-        });
-        json!({ "room_version": self.rules.version(), "event": event })
-    }
-
-    /// What is told of the room who has joined.
-    fn state(&self) -> Value {
-        let events: Vec<Value> = self
-            .events
-            .iter()
-            .map(|pdu| serde_json::from_slice(pdu.json()).unwrap())
-            .collect();
-        json!({ "state": events, "auth_chain": events })
-    }
-}
+use super::{
+    A, Answer, B, Person, World, name,
+    played::{EVIL, EvilRoom},
+};
 
 /// Lets Bob join a room of the evil server, which answers as it is told.
 async fn join(

@@ -110,6 +110,35 @@ async fn a_room_that_all_of_ours_left_is_joined_anew() {
 }
 
 #[tokio::test]
+async fn what_people_keep_of_a_room_goes_on_in_the_one_that_replaces_it() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let room = alice.create(json!({ "preset": "public_chat" })).await;
+    bob.join(&room, &[A]).await.ok();
+    let tag = |room: &str| format!("/user/{}/rooms/{room}/tags/u.work", bob.user_id);
+    bob.put(&tag(&room), json!({ "order": 0.5 })).await.ok();
+    let upgrade = json!({ "new_version": "12" });
+    let upgraded = alice
+        .post(&format!("/rooms/{room}/upgrade"), upgrade)
+        .await
+        .ok();
+    let new = upgraded["replacement_room"].as_str().unwrap().to_owned();
+    bob.join(&new, &[A]).await.ok();
+    // It is done by a job, soon.
+    let path = format!("/user/{}/rooms/{new}/tags", bob.user_id);
+    let mut tags = json!({});
+    for _ in 0..1_000 {
+        tags = bob.get(&path).await.ok()["tags"].clone();
+        if tags["u.work"].is_object() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tags["u.work"]["order"], 0.5);
+}
+
+#[tokio::test]
 async fn two_who_come_at_once_come_both() {
     let world = World::new();
     let (a, b) = (world.server(A).await, world.server(B).await);

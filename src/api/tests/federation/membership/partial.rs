@@ -1,0 +1,438 @@
+//! Joins by an answer without most members, who are told later.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use parking_lot::Mutex;
+use rooms::{Incoming, Received, Standing};
+use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use serde_json::{Map, Value, json};
+use storage::schema::Membership;
+
+use super::{
+    B, Person, World, name,
+    played::{EVIL, EvilRoom},
+};
+use crate::Server;
+
+fn joined() -> Value {
+    json!({ "membership": "join" })
+}
+
+fn user(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@{name}:{EVIL}")).unwrap()
+}
+
+/// A room into which Bob came, while the server that let him in keeps the rest to itself.
+struct Partial {
+    world: World,
+    server: Server,
+    bob: Person,
+    room: EvilRoom,
+    /// Whether it tells the rest.
+    tells: Arc<AtomicBool>,
+    /// How often it was asked for keys of its people.
+    keys_asked: Arc<AtomicUsize>,
+    /// What it says is the latest event of the room.
+    latest: Arc<Mutex<Option<OwnedEventId>>>,
+}
+
+impl Partial {
+    /// A room in which Dana and Dora are.
+    async fn new(version: &str) -> Self {
+        Self::of(version, |room| {
+            let members: Vec<_> = ["dana", "dora"].map(user).into();
+            for member in &members {
+                room.put_by(member, "m.room.member", member.as_str(), &joined());
+            }
+            members
+        })
+        .await
+    }
+
+    /// A room of which members are left out, as this says.
+    async fn of(version: &str, fill: impl FnOnce(&mut EvilRoom) -> Vec<OwnedUserId>) -> Self {
+        let world = World::new();
+        let server = world.server(B).await;
+        let bob = Person::new(&server, "bob").await;
+        let peer = world.network.peer(EVIL, &world.clock).await;
+        let mut room = EvilRoom::new(&peer, version);
+        let members = fill(&mut room);
+        let members: Vec<&UserId> = members.iter().map(|one| &**one).collect();
+        let tells = Arc::new(AtomicBool::new(false));
+        let latest: Arc<Mutex<Option<OwnedEventId>>> = Arc::default();
+        let told_latest = Arc::clone(&latest);
+        let template = room.template("");
+        let (some, whole) = (room.state_without(&members), room.whole_state());
+        let (some, whole) = (some.to_string(), whole.to_string());
+        let ids = room.whole_state_ids().to_string();
+        let keys = String::from_utf8(peer.own_keys_answer()).unwrap();
+        let open = Arc::clone(&tells);
+        let keys_asked = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&keys_asked);
+        world
+            .network
+            .play(&name(EVIL), move |request: Request<Bytes>| {
+                let path = request.uri().path();
+                let open = open.load(Ordering::SeqCst);
+                let body = if path.contains("/make_join/") {
+                    let (_, user) = path.rsplit_once('/').unwrap();
+                    let user = user.replace("%40", "@").replace("%3A", ":");
+                    let mut template = template.clone();
+                    let event = &mut template["event"];
+                    event["sender"] = json!(user);
+                    event["state_key"] = json!(user);
+                    if let Some(latest) = &*told_latest.lock() {
+                        event["prev_events"] = json!([latest]);
+                    }
+                    template.to_string()
+                } else if path.contains("/send_join/") {
+                    assert_eq!(request.uri().query(), Some("omit_members=true"));
+                    some.clone()
+                } else if path.contains("/state_ids/") && open {
+                    ids.clone()
+                } else if path.contains("/state/") && open {
+                    whole.clone()
+                } else if path.ends_with("/user/keys/query") {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let asked: Value = serde_json::from_slice(request.body()).unwrap();
+                    let users = asked["device_keys"].as_object().unwrap().keys();
+                    let devices = users.map(|user| (user.clone(), json!({})));
+                    json!({ "device_keys": devices.collect::<Map<_, _>>() }).to_string()
+                } else if path.contains("/key/") {
+                    keys.clone()
+                } else {
+                    let refused = Response::builder().status(404);
+                    return refused
+                        .body("{\"errcode\":\"M_NOT_FOUND\"}".into())
+                        .unwrap();
+                };
+                Response::new(body.into())
+            });
+        bob.join(room.room_id.as_str(), &[EVIL]).await.ok();
+        Self {
+            world,
+            server,
+            bob,
+            room,
+            tells,
+            keys_asked,
+            latest,
+        }
+    }
+
+    /// What the room knows of somebody now.
+    async fn member(&self, user: &UserId) -> Option<(Membership, OwnedEventId)> {
+        let rooms = &self.server.rooms;
+        let room = rooms.find_room(&self.room.room_id).await.unwrap().unwrap();
+        let snapshot = rooms.snapshot().await.unwrap();
+        room.member(rooms, &snapshot, user).await.unwrap()
+    }
+
+    async fn membership(&self, user: &UserId) -> Option<Membership> {
+        self.member(user).await.map(|(membership, _)| membership)
+    }
+
+    /// Whether we hear of somebody's devices.
+    async fn shares(&self, user: &UserId) -> bool {
+        let rooms = &self.server.rooms;
+        let snapshot = rooms.snapshot().await.unwrap();
+        let known = rooms.known_devices(&snapshot, &[user.to_owned()]).await;
+        known.unwrap()[0].shared
+    }
+
+    /// How often the other server is asked when Bob twice wants to know somebody's keys.
+    async fn asked_twice(&self, user: &UserId) -> usize {
+        let before = self.keys_asked.load(Ordering::SeqCst);
+        for _ in 0..2 {
+            let body = json!({ "device_keys": { user.as_str(): [] } });
+            self.bob.post("/keys/query", body).await.ok();
+        }
+        self.keys_asked.load(Ordering::SeqCst) - before
+    }
+
+    /// The event by which Bob came in.
+    async fn join_of_bob(&self) -> OwnedEventId {
+        self.member(&self.bob.user_id).await.unwrap().1
+    }
+
+    async fn live(&self, pdu: &pdu::Pdu) -> Received {
+        let standing = Standing::Live { state_before: None };
+        self.receive(pdu, standing).await
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("/rooms/{}/{rest}", self.room.room_id)
+    }
+
+    async fn state(&self) -> Vec<String> {
+        let state = self.bob.get(&self.path("state")).await.ok();
+        let events = state.as_array().unwrap().iter();
+        let mut keys: Vec<_> = events
+            .map(|one| {
+                format!(
+                    "{} {}",
+                    one["type"].as_str().unwrap(),
+                    one["state_key"].as_str().unwrap()
+                )
+            })
+            .collect();
+        keys.sort();
+        keys
+    }
+
+    /// Takes an event that comes from afar.
+    async fn receive(&self, pdu: &pdu::Pdu, standing: Standing) -> Received {
+        let room = self.server.rooms.find_room(&self.room.room_id).await;
+        let room = room.unwrap().unwrap();
+        let pdu = Arc::new(pdu.clone());
+        let incoming = Incoming { pdu, standing };
+        let received = self.server.rooms.receive(&room, incoming);
+        received.await.unwrap()
+    }
+
+    /// Lets the rest be told, and waits for it.
+    async fn fill(&self) -> Value {
+        self.fill_for(&self.bob).await
+    }
+
+    async fn fill_for(&self, person: &Person) -> Value {
+        self.tells.store(true, Ordering::SeqCst);
+        self.world.clock.advance(Duration::from_secs(10));
+        // Whoever leaves a job wakes those who work them off.
+        let name = format!("/profile/{}/displayname", self.bob.user_id);
+        self.bob
+            .put(&name, json!({ "displayname": "Bob" }))
+            .await
+            .ok();
+        person.get(&self.path("joined_members")).await.ok()
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_used_before_all_of_it_is_known() {
+    for version in ["6", "11", "12"] {
+        let partial = Partial::new(version).await;
+        let bob = &partial.bob;
+        let said = json!({ "msgtype": "m.text", "body": "here already" });
+        bob.put(&partial.path("send/m.room.message/1"), said)
+            .await
+            .ok();
+        assert_eq!(partial.membership(&user("dana")).await, None, "{version}");
+        let dana = format!("m.room.member {}", user("dana"));
+        let one = format!("state/m.room.member/{}", user("dana"));
+        for waits in ["members", "joined_members", "state", &one] {
+            let answer = bob.get(&partial.path(waits)).now_or_never();
+            assert!(answer.is_none(), "{version}: {waits}");
+        }
+        bob.get(&partial.path("state/m.room.name/")).await.ok();
+        let members = partial.fill().await;
+        for member in [user("dana"), user("dora"), user("eve"), bob.user_id.clone()] {
+            assert!(
+                members["joined"][member.as_str()].is_object(),
+                "{version}: {members}"
+            );
+        }
+        assert!(partial.state().await.contains(&dana), "{version}");
+        let members = bob.get(&partial.path("members")).await.ok();
+        assert_eq!(members["chunk"].as_array().unwrap().len(), 4, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_meanwhile_is_known_by_what_allows_it() {
+    let mut partial = Partial::new("11").await;
+    let dana = user("dana");
+    let own = (("m.room.member").to_owned(), dana.to_string());
+    let own = partial.room.state[&own].clone();
+    let joined = partial.room.events.iter().find(|pdu| pdu.event_id() == own);
+    let joined = Arc::clone(joined.unwrap());
+    let outlier = partial.receive(&joined, Standing::Outlier).await;
+    assert_eq!(outlier, Received::Accepted);
+    let said = json!({ "msgtype": "m.text", "body": "me too" });
+    let mut said = partial.room.make_by(&dana, "m.room.message", None, &said);
+    // It follows Bob's join, which is what the room has here.
+    let join = partial.join_of_bob().await;
+    said = partial.room.after(&said, &join);
+    assert_eq!(partial.live(&said).await, Received::Accepted);
+    assert_eq!(partial.membership(&dana).await, Some(Membership::Join));
+    assert!(partial.shares(&dana).await && !partial.shares(&user("dora")).await);
+    assert_eq!(partial.asked_twice(&user("dora")).await, 2);
+    assert_eq!(partial.asked_twice(&dana).await, 1);
+    // Somebody who was never there is not let in by it.
+    let mallory = user("mallory");
+    let forged = json!({ "msgtype": "m.text", "body": "and me" });
+    let forged = partial
+        .room
+        .make_by(&mallory, "m.room.message", None, &forged);
+    let forged = partial.room.after(&forged, &join);
+    let refused = partial.live(&forged).await;
+    assert!(matches!(refused, Received::Rejected(_)), "{refused:?}");
+    // What changes meanwhile counts more than what was before.
+    let renamed = json!({ "name": "Since then" });
+    let renamed = partial.room.make("m.room.name", "", &renamed);
+    let renamed = partial.room.after(&renamed, said.event_id());
+    assert_eq!(partial.live(&renamed).await, Received::Accepted);
+    partial
+        .room
+        .put("m.room.topic", "", &json!({ "topic": "never told" }));
+    partial.fill().await;
+    assert!(partial.shares(&user("dora")).await);
+    assert_eq!(partial.asked_twice(&user("dora")).await, 1);
+    let name = partial
+        .bob
+        .get(&partial.path("state/m.room.name/"))
+        .await
+        .ok();
+    assert_eq!(name["name"], "Since then");
+    let state = partial.state().await;
+    assert!(
+        state.contains(&format!("m.room.member {}", user("dora"))),
+        "{state:?}"
+    );
+}
+
+/// A room with a moderator who left before Bob came, and of whom nothing was told.
+async fn with_former_moderator() -> (Partial, OwnedEventId) {
+    let (mia, dana) = (user("mia"), user("dana"));
+    let mut stale = None;
+    let partial = Partial::of("11", |room| {
+        let levels = json!({ "users": {
+            "@eve:evil.example": 100, mia.as_str(): 100, dana.as_str(): 50,
+        } });
+        room.put("m.room.power_levels", "", &levels);
+        room.put_by(&dana, "m.room.member", dana.as_str(), &joined());
+        room.put_by(&mia, "m.room.member", mia.as_str(), &joined());
+        stale = room.events.last().map(|pdu| pdu.event_id().to_owned());
+        let left = json!({ "membership": "leave" });
+        room.put_by(&mia, "m.room.member", mia.as_str(), &left);
+        // The last event before Bob's join.
+        room.put("m.room.topic", "", &json!({ "topic": "before" }));
+        vec![mia.clone(), dana.clone()]
+    });
+    (partial.await, stale.unwrap())
+}
+
+#[tokio::test]
+async fn what_was_judged_without_members_is_judged_again_with_them() {
+    let (mut partial, stale) = with_former_moderator().await;
+    let (mia, dana) = (user("mia"), user("dana"));
+    let now = partial.room.state.clone();
+    for pdu in partial.room.events.clone() {
+        if [&mia, &dana].iter().any(|user| pdu.sender() == **user) && *pdu.event_id() != stale {
+            continue;
+        }
+        partial.receive(&pdu, Standing::Outlier).await;
+    }
+    let of_dana = now[&("m.room.member".to_owned(), dana.to_string())].clone();
+    let own = partial.room.events.iter();
+    let own = own.clone().find(|pdu| *pdu.event_id() == of_dana).cloned();
+    partial.receive(&own.unwrap(), Standing::Outlier).await;
+    // Mia names the event by which she once came, and not that by which she left.
+    let of_mia = ("m.room.member".to_owned(), mia.to_string());
+    partial.room.state.insert(of_mia.clone(), stale);
+    let join = partial.join_of_bob().await;
+    let kick = json!({ "membership": "leave" });
+    let kick = partial
+        .room
+        .make_by(&mia, "m.room.member", Some(dana.as_str()), &kick);
+    let kick = partial.room.after(&kick, &join);
+    assert_eq!(partial.live(&kick).await, Received::Accepted);
+    let topic = json!({ "topic": "by nobody" });
+    let topic = partial.room.make_by(&mia, "m.room.topic", Some(""), &topic);
+    let topic = partial.room.after(&topic, kick.event_id());
+    assert_eq!(partial.live(&topic).await, Received::Accepted);
+    let named = json!({ "name": "By Dana" });
+    let named = partial.room.make_by(&dana, "m.room.name", Some(""), &named);
+    let named = partial.room.after(&named, topic.event_id());
+    let refused = partial.live(&named).await;
+    assert!(matches!(refused, Received::Rejected(_)), "{refused:?}");
+    let said = json!({ "msgtype": "m.text", "body": "and on" });
+    let said = partial
+        .room
+        .make_by(&super::played::eve(), "m.room.message", None, &said);
+    let said = partial.room.after(&said, named.event_id());
+    assert_eq!(partial.live(&said).await, Received::Accepted);
+    let shown = async |id: &EventId| {
+        let answer = partial.bob.get(&partial.path(&format!("event/{id}"))).await;
+        answer.status == 200
+    };
+    assert!(shown(kick.event_id()).await && !shown(named.event_id()).await);
+
+    let members = partial.fill().await;
+    assert!(members["joined"][dana.as_str()].is_object(), "{members}");
+    assert!(!members["joined"][mia.as_str()].is_object(), "{members}");
+    for (event, is_shown) in [
+        (&kick, false),
+        (&topic, false),
+        (&named, true),
+        (&said, true),
+    ] {
+        assert_eq!(shown(event.event_id()).await, is_shown, "{event:?}");
+    }
+    let content = async |path: &str| partial.bob.get(&partial.path(path)).await.ok();
+    assert_eq!(content("state/m.room.topic/").await["topic"], "before");
+    assert_eq!(content("state/m.room.name/").await["name"], "By Dana");
+    // It is the latest that people see, as they have not seen it before.
+    let page = content("messages?dir=b&limit=2").await;
+    let ids: Vec<_> = page["chunk"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["event_id"])
+        .collect();
+    assert!(ids.contains(&&json!(named.event_id())), "{page}");
+    // The room goes on from what everybody else goes on from.
+    partial
+        .bob
+        .put(
+            &partial.path("send/m.room.message/2"),
+            json!({ "msgtype": "m.text", "body": "" }),
+        )
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn who_leaves_before_all_is_known_comes_back_to_the_same_room() {
+    for goes_on in [true, false] {
+        let partial = Partial::new("11").await;
+        who_comes_back(partial, goes_on).await;
+    }
+}
+
+async fn who_comes_back(partial: Partial, goes_on: bool) {
+    let bob = &partial.bob;
+    let room = partial.room.room_id.as_str();
+    bob.leave(room).await.ok();
+    if goes_on {
+        // Word of it has come to those who let people in.
+        let (left, leave) = partial.member(&bob.user_id).await.unwrap();
+        assert_eq!(left, Membership::Leave);
+        *partial.latest.lock() = Some(leave);
+    }
+    assert_eq!(bob.get(&partial.path("joined_members")).await.status, 403);
+    let carol = Person::new(&partial.server, "carol").await;
+    carol.join(room, &[EVIL]).await.ok();
+    let members = partial.fill_for(&carol).await;
+    for member in [
+        user("dana"),
+        user("dora"),
+        user("eve"),
+        carol.user_id.clone(),
+    ] {
+        assert!(members["joined"][member.as_str()].is_object(), "{members}");
+    }
+    assert!(
+        !members["joined"][bob.user_id.as_str()].is_object(),
+        "{members}"
+    );
+}
