@@ -347,8 +347,7 @@ impl Judging<'_> {
         let before = self.with_own_auth(before, first).await?;
         let now = self.with_own_auth(self.head().root, first).await?;
         let keys = self.keys();
-        let states = [before, now];
-        let state = self.find(&states, &keys).await?;
+        let state = self.find(&[before, now], &keys).await?;
         let at = |root: [u8; 16], key: &StateKey| state.get(&(root, key.clone())).cloned();
         let check = |root: [u8; 16]| self.check_by_state(create.as_deref(), root, &state);
         // 5. Passes authorization rules based on the state before the event, otherwise it is rejected.
