@@ -9,10 +9,10 @@ use futures_util::future::try_join_all;
 use rooms::{Room, Servers};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use storage::{
-    Batch, CommitError, NameHash, Position, Range, Reads, ShortRoomId, Snapshot,
+    Batch, CommitError, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Snapshot,
     schema::{
-        DESTINATION_BY_POSITION, DEVICE_KEYS_BY_USER, POSITION_BY_FOLLOWER, PositionRow,
-        StreamRecord, USER_BY_NAME,
+        DESTINATION_BY_POSITION, DEVICE_KEYS_BY_USER, HEAD_BY_ROOM, POSITION_BY_FOLLOWER,
+        PositionRow, StreamRecord, USER_BY_NAME,
     },
 };
 
@@ -241,8 +241,9 @@ impl Outbox {
 
     /// Leaves it to be told to the servers of rooms what devices those of ours have who came into them ([spec]).
     ///
-    /// NOTSPEC: nothing of people none of whose devices can encrypt. It would concern nobody, as Synapse sees it too;
-    /// when they publish keys all servers of their rooms are told.
+    /// NOTSPEC: into a room of which not all members are known yet, nothing of people none of whose devices can
+    /// encrypt; when they publish keys all servers of their rooms are told. Complement takes it for something
+    /// unexpected there, and asks for it elsewhere.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/server-server-api/#device-management
     async fn tell_devices(
@@ -255,27 +256,31 @@ impl Outbox {
         }
         let rooms: Vec<_> = came.iter().map(|(room, _)| *room).collect();
         let servers = self.rooms().servers_in(snapshot, &rooms).await?;
+        let heads = snapshot.multi_get(&HEAD_BY_ROOM, &rooms).await?;
         let names: Vec<NameHash> = came
             .iter()
             .map(|(_, user)| self.storage().user_hash(user))
             .collect();
         let users = snapshot.multi_get(&USER_BY_NAME, &names).await?;
-        let users = users.into_iter().zip(servers);
-        let users = users.filter(|(_, servers)| !servers.is_empty());
-        let users = users.filter_map(|(user, servers)| Some((user?.value, servers)));
-        let users: Vec<_> = users.collect();
-        let ranges: Vec<_> = users
-            .iter()
-            .map(|(user, _)| Range::prefix(&(*user,)).limit(1))
-            .collect();
-        let keys = snapshot.multi_range(&DEVICE_KEYS_BY_USER, &ranges).await?;
-        for ((user, servers), keys) in users.into_iter().zip(keys) {
-            if !keys.is_empty() {
-                users::publish_devices(self.storage(), user).await?;
-                self.rooms().leave_device_news(user, &servers).await?;
+        for ((user, servers), head) in users.into_iter().zip(servers).zip(heads) {
+            let Some(user) = user.filter(|_| !servers.is_empty()) else {
+                continue;
+            };
+            let partial = head.is_some_and(|head| head.value.partial);
+            if partial && !self.has_keys(snapshot, user.value).await? {
+                continue;
             }
+            users::publish_devices(self.storage(), user.value).await?;
+            self.rooms().leave_device_news(user.value, &servers).await?;
         }
         Ok(())
+    }
+
+    /// Whether somebody has a device that can encrypt.
+    async fn has_keys(&self, snapshot: &Snapshot, user: ShortUserId) -> error::Result<bool> {
+        let range = Range::prefix(&(user,)).limit(1);
+        let rows = snapshot.multi_range(&DEVICE_KEYS_BY_USER, &[range]).await?;
+        Ok(rows.iter().any(|rows| !rows.is_empty()))
     }
 
     /// Stores how far all was told or written down, now and then, or `now`.

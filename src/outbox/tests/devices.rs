@@ -169,21 +169,21 @@ async fn who_comes_into_a_room_is_told_of_to_the_servers_in_it() {
     device(&world, 1, "PHONE", true).await;
     world.join(&room, 1).await;
     world.send_all().await;
-    // It has no keys: it is of no concern to anybody.
-    assert_eq!(updates(&world, "b.example"), []);
-    let short = world.people[1].short;
-    let key = (short, world.storage.device_hash("PHONE"));
-    let keys = schema::DeviceKeysRow {
-        device_id: "PHONE".to_owned(),
-        json: "{}".to_owned(),
-    };
-    let mut batch = storage::Batch::new();
-    batch.put(&schema::DEVICE_KEYS_BY_USER, &key, &keys);
-    world.storage.commit(batch).await.unwrap();
-    let other = world.room(0).await;
-    world.far_member(&other, "@b:b.example", "join").await;
-    world.join(&other, 1).await;
-    world.send_all().await;
     let told = updates(&world, "b.example");
     assert_eq!(told, [("PHONE".to_owned(), 1, vec![])]);
+
+    // Of a room whose members are not all known only who has keys is told.
+    let other = world.room(0).await;
+    world.far_member(&other, "@c:c.example", "join").await;
+    world.join(&other, 1).await;
+    let snapshot = world.rooms.snapshot().await.unwrap();
+    let key = [other.short];
+    let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &key).await;
+    let mut head = heads.unwrap()[0].as_ref().unwrap().value.clone();
+    head.partial = true;
+    let mut batch = storage::Batch::new();
+    batch.put(&schema::HEAD_BY_ROOM, &other.short, &head);
+    world.storage.commit(batch).await.unwrap();
+    world.send_all().await;
+    assert_eq!(updates(&world, "c.example"), []);
 }
