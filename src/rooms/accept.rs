@@ -255,15 +255,11 @@ impl Writing<'_> {
             Some(written) => self.new_generation(written, &judged.change.entries),
         }
         self.related(&judged, counted);
-        redact_all::leave_job(self.storage, self.batch, self.short(), &judged.event);
-        for entry in &judged.change.entries {
-            if let Some(event) = entry
-                .after
-                .as_ref()
-                .filter(|it| it.number != judged.event.number)
-            {
-                redact_all::leave_job(self.storage, self.batch, self.short(), event);
-            }
+        let entries = judged.change.entries.iter();
+        let changed = entries.filter_map(|entry| entry.after.as_ref());
+        // Left twice, as for an event that changes the state itself, it is one job.
+        for event in changed.chain([&judged.event]) {
+            redact_all::leave_job(self.storage, self.batch, self.short(), event);
         }
         let working = self.working;
         if let Some(written) = judged.change.written {
@@ -317,17 +313,7 @@ impl Writing<'_> {
         };
         let key = (self.short(), Position::pending(self.index));
         self.batch.put(&schema::CHANGE_BY_ROOM_POSITION, &key, &row);
-        let record = StreamRecord {
-            room: self.short(),
-            number: join,
-            place: None,
-            historic: true,
-            local: false,
-            servers: Vec::new(),
-        };
-        let position = Position::pending(self.index);
-        self.batch
-            .put(&schema::STREAM_BY_POSITION, &position, &record);
+        self.look_again(join, None);
         let working = self.working;
         count_anew(working, written);
         working.head.root = change.root;
@@ -426,6 +412,21 @@ impl Writing<'_> {
             local: judged.local,
             servers: self.servers_to_tell(judged),
         };
+        self.batch
+            .put(&schema::STREAM_BY_POSITION, &position, &record);
+    }
+
+    /// A record of the stream by which those who keep an index look at an event again; nobody else is told.
+    fn look_again(&mut self, number: EventNumber, place: Option<Place>) {
+        let record = StreamRecord {
+            room: self.short(),
+            number,
+            place,
+            historic: true,
+            local: false,
+            servers: Vec::new(),
+        };
+        let position = Position::pending(self.index);
         self.batch
             .put(&schema::STREAM_BY_POSITION, &position, &record);
     }

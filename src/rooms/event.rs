@@ -156,7 +156,10 @@ impl Mentions {
                 .filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok())
                 .take(MENTIONS_MAX)
                 .collect(),
-            None => text(content.get("body")).map_or_else(Vec::new, |body| named_in(&body)),
+            None => {
+                let body = content.get("body").and_then(Value::as_str);
+                body.map_or_else(Vec::new, named_in)
+            }
         };
         let room = mentions
             .and_then(|mentions| mentions.get("room")?.as_bool())

@@ -137,7 +137,7 @@ impl Rooms {
     pub async fn leave(&self, room: &Arc<Room>, user: &UserId, said: Said) -> error::Result<()> {
         if let Some(short) = self.find_account(user).await?
             && let Some(row) = self.find_outside(room, short).await?
-            && !self.is_deserted(room).await?
+            && !self.finds_deserted(room).await?
         {
             return self.leave_from_outside(room, user, short, &row, said).await;
         }

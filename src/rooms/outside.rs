@@ -171,11 +171,10 @@ impl Rooms {
         head.ok_or_else(|| error::not_found("This room is gone"))
     }
 
-    /// Whether everybody has left a room in which this server was: what is still to be done there is for it
-    /// to do.
-    pub(crate) async fn is_deserted(&self, room: &Room) -> error::Result<bool> {
-        let head = self.head(&self.snapshot().await?, room).await?.value;
-        Ok(head.joined == 0 && !head.extremities.is_empty())
+    /// Whether a room [is deserted](is_deserted).
+    pub(crate) async fn finds_deserted(&self, room: &Room) -> error::Result<bool> {
+        let head = self.head(&self.snapshot().await?, room).await?;
+        Ok(is_deserted(&head.value))
     }
 
     /// Somebody's row of a room in which this server is not; `None` if it is, or they have none.
@@ -246,6 +245,11 @@ impl Rooms {
         }
         Err(error::internal("a membership changes too fast"))
     }
+}
+
+/// Whether everybody has left a room in which this server was: what is still to be done there is for it to do.
+pub(crate) fn is_deserted(head: &Head) -> bool {
+    head.joined == 0 && !head.extremities.is_empty()
 }
 
 /// The rows of a room of which nothing but id and version is known.

@@ -14,7 +14,7 @@ use storage::schema::Head;
 
 pub(crate) use self::taken::check_member;
 pub use self::{answer::JoinAnswer, taken::TakenEvent, template::MemberTemplate};
-use crate::{Room, Rooms};
+use crate::{Room, Rooms, outside::is_deserted};
 
 impl Rooms {
     /// A room that this server may let people of another one into, or out of if they are `leaving`: that of a
@@ -35,7 +35,7 @@ impl Rooms {
         let snapshot = self.snapshot().await?;
         let own = self.server_name();
         let (head, joined) = room.joined_of(self, &snapshot, own).await?;
-        if joined == 0 && !(leaving && self.is_deserted(&room).await?) {
+        if joined == 0 && !(leaving && is_deserted(&head)) {
             return Err(unknown());
         }
         self.check_acl(&room, origin).await?;

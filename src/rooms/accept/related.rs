@@ -8,8 +8,8 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use storage::{
-    Position, ShortUserId,
-    schema::{self, MentionRow, Place, RedactionRow, RelationRow, StreamRecord},
+    ShortUserId,
+    schema::{self, MentionRow, Place, RedactionRow, RelationRow},
 };
 
 use super::Writing;
@@ -229,17 +229,7 @@ impl Writing<'_> {
             let Some(target) = target.filter(|target| self.prune(&because, target)) else {
                 continue;
             };
-            let record = StreamRecord {
-                room: self.short(),
-                number: target.number,
-                place: target.header.place,
-                historic: true,
-                local: false,
-                servers: Vec::new(),
-            };
-            let position = Position::pending(self.index);
-            self.batch
-                .put(&schema::STREAM_BY_POSITION, &position, &record);
+            self.look_again(target.number, target.header.place);
             self.index = self.index.saturating_add(1);
         }
     }

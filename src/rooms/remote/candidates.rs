@@ -25,19 +25,19 @@ impl Rooms {
     ) -> error::Result<Vec<OwnedServerName>> {
         let mut all = named.to_vec();
         let alone = named.is_empty();
-        let by_name = room_id.server_name().filter(|_| alone);
         let room = self.find_room(room_id).await?;
+        let snapshot = self.snapshot().await?;
         if let Some(room) = &room {
-            let snapshot = self.snapshot().await?;
             let key = [(user, room.short)];
             let rows = snapshot.multi_get(&schema::ROOM_BY_USER, &key).await?;
             for row in rows.into_iter().flatten() {
                 all.extend(servers_told_by(&row.value.value));
             }
         }
-        all.extend(by_name.map(ToOwned::to_owned));
+        if alone {
+            all.extend(room_id.server_name().map(ToOwned::to_owned));
+        }
         if let Some(room) = room.filter(|_| alone) {
-            let snapshot = self.snapshot().await?;
             let servers = room.servers(self, &snapshot, KNOWN_MAX).await?;
             let names = servers
                 .into_iter()
