@@ -133,13 +133,19 @@ impl Outbox {
     pub(crate) async fn take_doings(&self, doings: Vec<Doing>) -> error::Result<()> {
         let snapshot = self.rooms().snapshot().await?;
         let mut there = BTreeSet::new();
+        let mut new_servers = BTreeSet::new();
         let mut in_rooms: BTreeMap<ShortRoomId, Vec<Doing>> = BTreeMap::new();
         for doing in doings {
             match &doing {
-                Doing::Types { room, .. } | Doing::Reads { room, .. } => {
+                Doing::Types { room, .. }
+                | Doing::Reads { room, .. }
+                | Doing::Joins { room, .. } => {
                     in_rooms.entry(*room).or_default().push(doing);
                 }
                 Doing::IsThere(user) => drop(there.insert(*user)),
+                Doing::ServerJoins { room, server } => {
+                    new_servers.insert((*room, server.clone()));
+                }
             }
         }
         let shorts: Vec<_> = in_rooms.keys().copied().collect();
@@ -157,13 +163,27 @@ impl Outbox {
                         ts,
                         ..
                     } => News::Receipt((room, user, thread), (event_id, ts)),
-                    Doing::IsThere(_) => continue,
+                    Doing::Joins { user, .. } => match self.rooms().presence_to_tell(user).await? {
+                        Some((user, now)) => {
+                            let content = presence(&user, &now);
+                            News::Presence(user, content)
+                        }
+                        None => continue,
+                    },
+                    Doing::IsThere(_) | Doing::ServerJoins { .. } => continue,
                 };
                 self.tell(&servers, &news);
             }
         }
         for user in there {
             self.tell_presence(&snapshot, user).await?;
+        }
+        for (room, server) in new_servers {
+            let server = BTreeSet::from([server]);
+            for (user, now) in self.rooms().present_of_ours(room) {
+                let content = presence(&user, &now);
+                self.tell(&server, &News::Presence(user, content));
+            }
         }
         self.0.ready.notify_one();
         Ok(())

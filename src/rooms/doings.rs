@@ -1,14 +1,14 @@
-//! What people of this server do that is kept in memory only, or is not worth more: for who tells other
-//! servers. Nobody has to listen, and who does not keep up misses some of it.
+//! What people of this server do that is kept in memory only, or is not worth more, and who is newly to be told of
+//! it: for who tells other servers. Nobody has to listen, and who does not keep up misses some of it.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use storage::{ShortRoomId, ShortUserId};
 use tokio::sync::broadcast;
 
 /// So many doings are kept for who listens.
 const KEPT_MAX: usize = 8_192;
 
-/// Something that a person of ours does.
+/// Something that a person of ours does, or that makes somebody want to know how they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doing {
     /// They begin to type in a room, or go on, or cease to.
@@ -35,6 +35,20 @@ pub enum Doing {
     },
     /// They come, go, or say how they are.
     IsThere(ShortUserId),
+    /// They came into a room while they are there.
+    Joins {
+        /// The room.
+        room: ShortRoomId,
+        /// Who.
+        user: ShortUserId,
+    },
+    /// Somebody came into a room who is the first of their server there.
+    ServerJoins {
+        /// The room.
+        room: ShortRoomId,
+        /// The server.
+        server: OwnedServerName,
+    },
 }
 
 /// Where doings are told. Clones are the same place.

@@ -21,10 +21,12 @@ use storage::{
 
 pub use self::people::PresenceNow;
 use self::people::{Does, Far, Kept, People, ROOMS_MAX};
-use crate::{Doing, Rooms, Viewer};
+use crate::{Doing, Rooms, Viewer, writer::Working};
 
 /// The longest that somebody says about how they are, in bytes.
 const STATUS_MAX: usize = 4 * 1024;
+/// Of so many people in a room a server is told that comes into it, at most.
+const TOLD_MAX: usize = 1_000;
 
 /// Who is online; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -142,14 +144,45 @@ impl Rooms {
         }
     }
 
-    /// People of ours came into a room, or left it.
-    pub(crate) fn have_moved(&self, room: ShortRoomId, moved: &[(ShortUserId, bool)]) {
-        if !moved.is_empty() {
-            let people = &mut self.presence().0.lock().people;
-            for (user, joined) in moved {
-                people.moves(*user, room, *joined);
+    /// People came into a room, or left it, by what was just written. Servers are told of those of ours who are
+    /// there: the room's of those who came, and such as are new in it of all.
+    pub(crate) fn have_moved(&self, working: &Working) {
+        let (room, moved) = (working.room.short, &working.moved);
+        if moved.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let mut state = self.presence().0.lock();
+        for (user, joined) in moved {
+            state.people.moves(*user, room, *joined);
+        }
+        if state.off {
+            return;
+        }
+        for (user, joined) in moved {
+            if *joined && state.people.is_one_of_ours_there(*user, now) {
+                let user = *user;
+                self.0.doings.tell(Doing::Joins { room, user });
             }
         }
+        drop(state);
+        for server in &working.joined_servers {
+            let server = server.clone();
+            self.0.doings.tell(Doing::ServerJoins { room, server });
+        }
+    }
+
+    /// How those of ours are who are in a room and not offline, some of them if they are many.
+    pub fn present_of_ours(&self, room: ShortRoomId) -> Vec<(OwnedUserId, PresenceNow)> {
+        let now = self.now();
+        let state = self.presence().0.lock();
+        if state.off {
+            return Vec::new();
+        }
+        let people = &state.people;
+        let present = people.present(&BTreeSet::from([room]), now).into_iter();
+        let present = present.filter_map(|user| people.one_of_ours(user, now));
+        present.take(TOLD_MAX).collect()
     }
 
     /// How somebody is whom the viewer shares a room with, or the viewer themselves.

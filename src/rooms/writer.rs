@@ -288,7 +288,7 @@ impl RoomWriter {
         }
         match rooms.storage().commit(batch).await {
             Ok(_) => {
-                rooms.have_moved(self.room.short, &working.moved);
+                rooms.have_moved(&working);
                 working.committed();
                 *warm = Some(working);
                 for (one, ids) in waiting.drain(..).zip(std::mem::take(sent)) {

@@ -123,3 +123,54 @@ async fn typing_receipts_and_presence_are_told_and_private_receipts_never() {
     assert_eq!(presence[0]["push"][0]["status_msg"], "here");
     assert_eq!(presence[0]["push"][0]["user_id"], "@alice:a.example");
 }
+
+#[tokio::test]
+async fn who_comes_into_a_room_is_told_who_is_there() {
+    let world = World::new(&["alice", "anne", "away"]).await;
+    let room = world.room(0).await;
+    let (online, none) = (ruma::presence::PresenceState::Online, None);
+    let alice = &world.people[0];
+    let present = world
+        .rooms
+        .set_presence(alice, online.clone(), none.clone());
+    present.await.unwrap();
+    let away = Said::default();
+    world.rooms.join(&room, world.id(2), away).await.unwrap();
+    let mut doings = world.rooms.listen();
+    let tell = async |doings: &mut tokio::sync::broadcast::Receiver<rooms::Doing>| {
+        let mut some = Vec::new();
+        while let Ok(doing) = doings.try_recv() {
+            some.push(doing);
+        }
+        world.outbox.take_doings(some).await.unwrap();
+        world.send_all().await;
+    };
+    let told = |server: &str| {
+        let edus = world.network.edus(server, "m.presence").into_iter();
+        let people = edus.flat_map(|edu| edu["push"].as_array().unwrap().clone());
+        let mut people: Vec<_> = people
+            .map(|one| one["user_id"].as_str().unwrap().to_owned())
+            .collect();
+        people.sort();
+        people
+    };
+    world.far_member(&room, "@b:b.example", "join").await;
+    tell(&mut doings).await;
+    assert_eq!(told("b.example"), ["@alice:a.example"]);
+    // The next one of that server is nothing new to it.
+    world.far_member(&room, "@two:b.example", "join").await;
+    tell(&mut doings).await;
+    assert_eq!(told("b.example").len(), 1);
+    // Who comes in while they are there is told to those who are.
+    let anne = &world.people[1];
+    let present = world.rooms.set_presence(anne, online, none);
+    present.await.unwrap();
+    let said = Said::default();
+    world.rooms.join(&room, &anne.user_id, said).await.unwrap();
+    tell(&mut doings).await;
+    assert_eq!(told("b.example"), ["@alice:a.example", "@anne:a.example"]);
+    world.far_member(&room, "@c:c.example", "join").await;
+    tell(&mut doings).await;
+    assert_eq!(told("c.example"), ["@alice:a.example", "@anne:a.example"]);
+    assert_eq!(told("b.example").len(), 2);
+}

@@ -123,7 +123,7 @@ impl Writing<'_> {
         let row = self
             .working
             .servers
-            .entry(server)
+            .entry(server.clone())
             .or_insert_with(|| schema::ServerRow { name, joined: 0 });
         let before = row.joined;
         row.joined = row.joined.saturating_add_signed(joined);
@@ -135,6 +135,9 @@ impl Writing<'_> {
         }
         if ours && (before == 0) != (after == 0) {
             self.our_presence(after > 0);
+        }
+        if !ours && before == 0 && after > 0 {
+            self.working.joined_servers.push(server);
         }
     }
 

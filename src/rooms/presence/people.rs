@@ -443,6 +443,23 @@ impl People {
         self.people.get(&user).map(|person| person.now(now))
     }
 
+    /// Somebody of ours, and how they are; none if they are of another server, or not known here.
+    pub(super) fn one_of_ours(
+        &self,
+        user: ShortUserId,
+        now: u64,
+    ) -> Option<(OwnedUserId, PresenceNow)> {
+        let person = self.people.get(&user)?;
+        let ours = self.far_user(user).is_none();
+        ours.then(|| (person.user_id.clone(), person.now(now)))
+    }
+
+    /// Whether somebody is of ours, and not offline.
+    pub(super) fn is_one_of_ours_there(&self, user: ShortUserId, now: u64) -> bool {
+        let found = self.one_of_ours(user, now);
+        found.is_some_and(|(_, found)| found.presence != PresenceState::Offline)
+    }
+
     /// Who of these rooms has changed after a serial.
     pub(super) fn changed(
         &self,

@@ -109,7 +109,7 @@ async fn attempt(rooms: &Rooms, room: &Arc<Room>, filling: &Filling) -> error::R
     accept::finish(storage, &mut batch, &mut working, 1);
     match storage.commit(batch).await {
         Ok(_) => {
-            rooms.have_moved(room.short, &working.moved);
+            rooms.have_moved(&working);
             Ok(true)
         }
         Err(CommitError::Unknown | CommitError::Conflict(_) | CommitError::TooOld) => Ok(false),

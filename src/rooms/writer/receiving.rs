@@ -178,7 +178,7 @@ impl RoomWriter {
         accept::finish(storage, &mut batch, &mut working, index);
         match storage.commit(batch).await {
             Ok(_) => {
-                rooms.have_moved(self.room.short, &working.moved);
+                rooms.have_moved(&working);
                 Ok(Attempt::Done(received))
             }
             // Judged again, they turn out to be known if they were written.

@@ -48,6 +48,8 @@ pub(crate) struct Working {
     pub(crate) once: BTreeMap<NameHash, Vec<OwnedEventId>>,
     /// People who came into the room (`true`) or left it, in the batch that is being filled.
     pub(crate) moved: Vec<(ShortUserId, bool)>,
+    /// Other servers of which nobody was in the room before that batch, and somebody is now.
+    pub(crate) joined_servers: Vec<OwnedServerName>,
 }
 
 /// A person of ours.
@@ -79,6 +81,7 @@ impl Working {
             graph: Graph::default(),
             once: BTreeMap::new(),
             moved: Vec::new(),
+            joined_servers: Vec::new(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Working {
         self.events.clear();
         self.once.clear();
         self.moved.clear();
+        self.joined_servers.clear();
         self.users.retain(|_, user| user.is_some());
         if self.state.len() > STATE_MAX {
             self.state.clear();
