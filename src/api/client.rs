@@ -60,6 +60,7 @@ use crate::{Server, endpoint::Routes, rate_limit::Action};
 pub(crate) fn routes(routes: Routes) -> Routes {
     of_files(of_rooms(of_people(routes)))
         .endpoint(discovery::discover_homeserver)
+        .endpoint(discovery::discover_policy_server)
         .endpoint(discovery::discover_support)
         .written(discovery::get_capabilities)
         .endpoint(discovery::get_supported_versions)

@@ -108,6 +108,7 @@ fn api_of(path: &str) -> Api {
     let below = |prefix: &str| path.starts_with(prefix);
     if below("/_matrix/federation/")
         || below("/_matrix/key/")
+        || below("/_matrix/policy/")
         || below("/.well-known/matrix/server")
     {
         Api::Federation

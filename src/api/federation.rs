@@ -11,6 +11,7 @@ mod event;
 mod keys;
 mod membership;
 mod openid;
+mod policy;
 mod query;
 mod space;
 mod thirdparty;
@@ -53,6 +54,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .written(discovery::get_remote_server_keys)
         .written(discovery::get_remote_server_keys_batch)
         .endpoint(openid::get_openid_userinfo)
+        .endpoint(policy::sign_event)
+        .limited(Action::PolicySignature)
         .endpoint(query::get_custom_information)
         .written(query::get_profile_information)
         .endpoint(query::get_room_information)

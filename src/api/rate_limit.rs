@@ -40,6 +40,8 @@ pub enum Action {
     Media,
     /// Reporting a room, an event or a person.
     Report,
+    /// Asking this server as a policy server to sign an event.
+    PolicySignature,
     /// All else that is limited.
     Other,
 }
@@ -60,6 +62,7 @@ impl Action {
             Self::RoomCreation => settings.room_creation,
             Self::Media => settings.media,
             Self::Report => settings.report,
+            Self::PolicySignature => settings.policy_signatures,
             Self::Other => settings.other,
         };
         settings.in_force(rate)
@@ -125,6 +128,16 @@ impl Server {
         }
         let rate = action.rate(&self.config.rate_limits);
         self.take(action, Subject::Named(name), rate, times)
+    }
+
+    /// Counts that somebody of another server does something to the room or person of this name.
+    ///
+    /// # Errors
+    ///
+    /// 429 `M_LIMIT_EXCEEDED` with how long to wait.
+    pub(crate) fn count_from_afar(&self, action: Action, name: &str) -> Result<()> {
+        let rate = action.rate(&self.config.rate_limits);
+        self.take(action, Subject::Named(name), rate, 1)
     }
 
     fn take(

@@ -130,6 +130,7 @@ impl Server {
             random: parts.random.clone(),
         });
         rooms.set_presence_enabled(parts.config.presence.enabled);
+        rooms.set_policy_server(&parts.config.policy_server);
         let speaker = parts.config.server_notices.user.as_str();
         if !speaker.is_empty() {
             let speaker = format!("@{speaker}:{}", rooms.server_name());

@@ -23,6 +23,7 @@ mod media;
 mod nearest;
 mod node;
 mod passwords;
+mod policy_server;
 mod presence;
 mod problem;
 mod proxies;
@@ -49,6 +50,7 @@ pub use self::{
     logins::{JwtAlgorithm, Logins},
     media::Media,
     passwords::Passwords,
+    policy_server::{Pattern, PolicyServer},
     presence::Presence,
     problem::{Problem, Problems},
     proxies::Proxy,
@@ -147,6 +149,8 @@ sections! {
     server_notices: ServerNotices;
     /// Other servers.
     federation: Federation;
+    /// This server as one that rooms ask what to let through.
+    policy_server: PolicyServer;
     /// What is written to the log.
     log: Log;
 }
@@ -195,6 +199,7 @@ impl Config {
         support::check(self, &mut problems);
         server_notices::check(&self.server_notices, &mut problems);
         federation::check(&self.federation, &mut problems);
+        policy_server::check(&self.policy_server, &mut problems);
         Problems::unless_empty(problems)
     }
 }

@@ -54,6 +54,9 @@ section! {
         /// Reporting rooms, events and people (`rc_reports`).
         report: Option<Rate> = Rate::per_second(5, 1),
 
+        /// Asking this server as a policy server to sign events. Other servers ask, for all their people.
+        policy_signatures: Option<Rate> = Rate::per_second(1000, 100),
+
         /// All else that the specification wants to be limited, taken together.
         other: Option<Rate> = Rate::per_second(300, 30),
     }

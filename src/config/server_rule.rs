@@ -70,7 +70,7 @@ impl ServerRule {
 
 /// Whether a text looks like a pattern. Goes back to the last `*` only, so that it takes no more steps than
 /// the product of both lengths.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while let Some(letter) = text.get(read) {

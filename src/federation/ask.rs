@@ -168,6 +168,37 @@ fn without_nulls(body: &[u8]) -> Option<Vec<u8>> {
     changed.then(|| serde_json::to_vec(&object).ok()).flatten()
 }
 
+/// An answer in Ruma's type.
+fn read_answer<R: Question>(answer: Response<Bytes>) -> Result<R::IncomingResponse, Failure> {
+    let (head, body) = answer.into_parts();
+    let read = |body: &[u8]| {
+        let answer = Response::from_parts(head.clone(), body);
+        R::IncomingResponse::try_from_http_response_inner(answer)
+            .map_err(|fault| Failure::BadAnswer(fault.to_string()))
+    };
+    read(&body).or_else(|failure| match without_nulls(&body) {
+        Some(body) => read(&body),
+        None => Err(failure),
+    })
+}
+
+/// A question as it is sent.
+fn written<R: Question>(question: R) -> Result<Request<Bytes>, Failure> {
+    let broken = |fault: String| Failure::BadAnswer(format!("asking is not possible: {fault}"));
+    let request = question
+        .try_into_http_request_inner("", ())
+        .map_err(|fault| broken(fault.to_string()))?;
+    let (mut head, body) = request.into_parts();
+    let kind = body.content_type();
+    let body = body
+        .try_into_buf::<Vec<u8>>()
+        .map_err(|fault| broken(fault.into().to_string()))?;
+    if let Some(kind) = kind {
+        head.headers.entry(header::CONTENT_TYPE).or_insert(kind);
+    }
+    Ok(Request::from_parts(head, Bytes::from(body)))
+}
+
 impl Federation {
     /// Asks another server.
     ///
@@ -181,16 +212,25 @@ impl Federation {
         patience: Patience,
     ) -> Result<R::IncomingResponse, Failure> {
         let answer = self.ask_raw(to, question, patience).await?;
-        let (head, body) = answer.into_parts();
-        let read = |body: &[u8]| {
-            let answer = Response::from_parts(head.clone(), body);
-            R::IncomingResponse::try_from_http_response_inner(answer)
-                .map_err(|fault| Failure::BadAnswer(fault.to_string()))
-        };
-        read(&body).or_else(|failure| match without_nulls(&body) {
-            Some(body) => read(&body),
-            None => Err(failure),
-        })
+        read_answer::<R>(answer)
+    }
+
+    /// Asks another server with another body than Ruma's type makes, for events of which it leaves something out.
+    ///
+    /// # Errors
+    ///
+    /// See [`Failure`].
+    pub async fn ask_with<R: Question>(
+        &self,
+        to: &ServerName,
+        question: R,
+        body: Vec<u8>,
+        patience: Patience,
+    ) -> Result<R::IncomingResponse, Failure> {
+        let request = written(question)?.map(|_| Bytes::from(body));
+        let signed = <R::Authentication as Proof>::SIGNED;
+        let answer = self.send(to, request, signed, patience).await?;
+        read_answer::<R>(answer)
     }
 
     /// Asks another server, and gives its answer as it came: for answers with events, which must stay as
@@ -205,19 +245,7 @@ impl Federation {
         question: R,
         patience: Patience,
     ) -> Result<Response<Bytes>, Failure> {
-        let broken = |fault: String| Failure::BadAnswer(format!("asking is not possible: {fault}"));
-        let request = question
-            .try_into_http_request_inner("", ())
-            .map_err(|fault| broken(fault.to_string()))?;
-        let (mut head, body) = request.into_parts();
-        let kind = body.content_type();
-        let body = body
-            .try_into_buf::<Vec<u8>>()
-            .map_err(|fault| broken(fault.into().to_string()))?;
-        if let Some(kind) = kind {
-            head.headers.entry(header::CONTENT_TYPE).or_insert(kind);
-        }
-        let request = Request::from_parts(head, Bytes::from(body));
+        let request = written(question)?;
         self.send(to, request, <R::Authentication as Proof>::SIGNED, patience)
             .await
     }

@@ -17,6 +17,7 @@ mod own_keys;
 mod pdus;
 mod places;
 mod policy;
+mod policy_key;
 mod prove;
 mod remote_keys;
 mod sign;
@@ -28,6 +29,7 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 pub use config::{Class, Direction};
 use error::Result;
+use pdu::SigningKey;
 use ruma::{OwnedServerName, ServerName};
 use storage::{Clock, Random, Storage};
 
@@ -41,7 +43,7 @@ pub use self::{
     sign::BODY_NESTING_MAX,
     transport::{Broken, Limits, Nowhere, Transport},
 };
-use self::{back_off::BackOff, policy::Policy, remote_keys::RemoteKeys};
+use self::{back_off::BackOff, policy::Policy, policy_key::PolicyKey, remote_keys::RemoteKeys};
 
 /// What this server has to do with others. Clones are the same.
 #[derive(Clone)]
@@ -89,6 +91,7 @@ struct Inner {
     remote_keys: RemoteKeys,
     back_off: BackOff,
     policy: ArcSwap<Policy>,
+    policy_key: PolicyKey,
 }
 
 impl Federation {
@@ -107,6 +110,7 @@ impl Federation {
             remote_keys: RemoteKeys::new(),
             back_off: BackOff::open(storage, random, longest).await?,
             policy: ArcSwap::from_pointee(Policy::of(&parts.settings)),
+            policy_key: PolicyKey::default(),
             parts,
         })))
     }
@@ -119,6 +123,19 @@ impl Federation {
     /// The keys with which we sign.
     pub fn signing_keys(&self) -> &SigningKeys {
         &self.0.signing_keys
+    }
+
+    /// The key with which we sign as a policy server, which is no key of the server's: made when somebody
+    /// wants it first.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails, or the stored key cannot be read.
+    pub async fn policy_key(&self) -> Result<Arc<SigningKey>> {
+        let Parts {
+            storage, random, ..
+        } = &self.0.parts;
+        self.0.policy_key.get_or_make(storage, random).await
     }
 
     /// Whether a server may ask us, or we it, for something of a class.

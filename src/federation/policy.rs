@@ -43,6 +43,8 @@ pub fn class_of_path(path: &str) -> Class {
     let Some(rest) = path.strip_prefix("/_matrix/federation/") else {
         return if path.starts_with("/_matrix/media/") {
             Class::Media
+        } else if path.starts_with("/_matrix/policy/") {
+            Class::Rooms
         } else {
             Class::Servers
         };
@@ -116,6 +118,7 @@ mod tests {
             ("/_matrix/media/v3/download/a/b", Class::Media),
             ("/_matrix/federation/v1/version", Class::Servers),
             ("/_matrix/key/v2/server", Class::Servers),
+            ("/_matrix/policy/v1/sign", Class::Rooms),
         ] {
             assert_eq!(class_of_path(path), class, "{path}");
         }

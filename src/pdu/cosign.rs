@@ -70,7 +70,7 @@ impl Pdu {
         self.with_signatures(rules, server_name, &theirs)
     }
 
-    fn with_signatures(
+    pub(crate) fn with_signatures(
         &self,
         rules: &RoomRules,
         server_name: &ServerName,

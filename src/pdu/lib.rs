@@ -16,6 +16,7 @@ mod fixture_tests;
 mod format;
 mod hash;
 mod number;
+mod policy;
 mod power;
 mod redact;
 pub mod resolve;
@@ -44,6 +45,7 @@ pub use self::{
     event::Pdu,
     hash::check_content_hash,
     number::EventNumber,
+    policy::{POLICY_KEY_NAME, PolicyServer},
     power::{NamedLevel, PowerLevel, PowerLevels, is_creator},
     signing_key::{KeyError, PublicKey, SigningKey, VerifyKey},
     step::Step,

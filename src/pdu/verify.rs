@@ -9,6 +9,7 @@ use crate::{
     base64,
     canonical::members::{find, members, string},
     event::Pdu,
+    policy::POLICY_KEY_ID,
     redact,
     signing_key::PublicKey,
     version::RoomRules,
@@ -100,7 +101,8 @@ fn with_keys(server: OwnedServerName, signatures: &[u8]) -> RequiredSignature {
     let theirs = find(signatures, server.as_str()).unwrap_or_default();
     let key_ids = members(theirs)
         .filter_map(|member| std::str::from_utf8(member.key).ok())
-        .filter(|key_id| key_id.starts_with("ed25519:"))
+        // What a policy server signs with is no key that servers publish.
+        .filter(|key_id| key_id.starts_with("ed25519:") && *key_id != POLICY_KEY_ID)
         .filter_map(|key_id| ServerSigningKeyId::parse(key_id).ok());
     RequiredSignature {
         key_ids: key_ids.collect(),

@@ -180,7 +180,7 @@ impl Rooms {
         let room = self.room(room_id).await?;
         let drafts = self.invites(request, far).await?;
         let invite = async |draft: Draft| {
-            if let Err(error) = self.invite_far(&room, draft).await {
+            if let Err(error) = self.invite_far(&room, Group::one(draft)).await {
                 tracing::warn!(%error, %room_id, "somebody could not be invited into a new room");
             }
         };

@@ -13,7 +13,7 @@ use storage::{
     schema::{self, Head, JobRow, Membership},
 };
 
-use crate::{Draft, Group, Room, Rooms, membership::json_content};
+use crate::{Draft, Group, Room, Rooms, jobs::may_pass, membership::json_content};
 
 /// The job of tying a room's forward extremities together.
 pub(crate) const TIE_TOGETHER: &str = "tie together";
@@ -74,7 +74,7 @@ impl Rooms {
             let draft = Draft::message(sender.clone(), DUMMY_EVENT, content);
             match self.send(room, Group::one(draft)).await {
                 Ok(_) => return Ok(true),
-                Err(error) if error.status().is_server_error() => return Err(error),
+                Err(error) if may_pass(&error) => return Err(error),
                 Err(_) => {}
             }
         }

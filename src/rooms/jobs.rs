@@ -6,6 +6,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use http::StatusCode;
 use ruma::{OwnedUserId, UserId};
 use serde_json::json;
 use storage::{
@@ -149,15 +150,18 @@ impl Rooms {
         let mut profiles = self.profiles(&snapshot, users).await?;
         let mut content = profiles.remove(&user_id).unwrap_or_default();
         content.insert("membership".to_owned(), json!("join"));
+        let mut failed = Ok(());
         for room_id in self.joined_rooms(user).await? {
             let Some(room) = self.find_room(&room_id).await? else {
                 continue;
             };
             let content = json_content(content.clone())?;
             let draft = Draft::state(user_id.clone(), "m.room.member", user_id.as_str(), content);
-            unless_forbidden(self.send(&room, Group::one(draft)).await)?;
+            // A room whose policy server does not answer keeps nobody from the others.
+            let sent = unless_forbidden(self.send(&room, Group::one(draft)).await);
+            failed = failed.and(sent);
         }
-        Ok(())
+        failed
     }
 
     /// Lets a user leave every room, decline every invite and take back every knock.
@@ -178,10 +182,12 @@ impl Rooms {
             })
             .map(|(room, _)| room)
             .collect();
+        let mut failed = Ok(());
         for room in self.by_short(&snapshot, &in_them).await? {
-            unless_forbidden(self.leave(&room, &user_id, Said::default()).await)?;
+            let left = unless_forbidden(self.leave(&room, &user_id, Said::default()).await);
+            failed = failed.and(left);
         }
-        Ok(())
+        failed
     }
 
     pub(crate) async fn user_id(&self, user: ShortUserId) -> error::Result<Option<OwnedUserId>> {
@@ -197,10 +203,15 @@ impl Rooms {
     }
 }
 
+/// Whether the same may go well later: something is broken, away, or asked too often.
+pub(crate) fn may_pass(error: &error::Error) -> bool {
+    error.status().is_server_error() || error.status() == StatusCode::TOO_MANY_REQUESTS
+}
+
 /// What a room's rules do not allow now, they will not allow later either: there is nothing left to do.
 pub(crate) fn unless_forbidden<T>(result: error::Result<T>) -> error::Result<()> {
     match result {
-        Err(error) if error.status().is_server_error() => Err(error),
+        Err(error) if may_pass(&error) => Err(error),
         _ => Ok(()),
     }
 }

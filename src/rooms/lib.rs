@@ -33,6 +33,7 @@ mod notices;
 mod outside;
 mod partial;
 mod place_token;
+mod policy_server;
 mod presence;
 mod profiles;
 mod read;
@@ -80,6 +81,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 use storage::{Clock, NameHash, Position, Random, ShortRoomId, Snapshot, Storage, schema};
+use tokio::sync::Semaphore;
 
 use self::writer::RoomWriter;
 pub use self::{
@@ -167,6 +169,11 @@ struct Inner {
     notices_user: OnceLock<OwnedUserId>,
     walks: spaces::Walks,
     arrivals: remote::Arrivals,
+    /// What is let through where this server is the policy server.
+    policy_rules: OnceLock<policy_server::PolicyRules>,
+    silent: policy_server::Silent,
+    /// In how many turns events of a room are shown to its policy server.
+    signing: Cache<ShortRoomId, Arc<Semaphore>>,
     /// Jobs that go on beside others.
     filling: Mutex<HashSet<NameHash>>,
     /// The latest time given out by [`Rooms::unique_time`].
@@ -194,6 +201,9 @@ impl Rooms {
             notices_user: OnceLock::new(),
             walks: spaces::Walks::default(),
             arrivals: remote::Arrivals::default(),
+            policy_rules: OnceLock::new(),
+            silent: policy_server::Silent::default(),
+            signing: Cache::new(WARM_WRITERS),
             filling: Mutex::default(),
             parts,
             rooms: Cache::new(KNOWN_ROOMS),
@@ -276,6 +286,11 @@ impl Rooms {
 
     fn arrivals(&self) -> &remote::Arrivals {
         &self.0.arrivals
+    }
+
+    /// Policy servers that did not answer lately.
+    fn silent(&self) -> &policy_server::Silent {
+        &self.0.silent
     }
 
     fn walks(&self) -> &spaces::Walks {

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use pdu::Pdu;
+use pdu::{Pdu, PolicyServer};
 use ruma::OwnedEventId;
 use storage::schema::Place;
 
@@ -72,6 +72,8 @@ pub enum Received {
         /// Of its prev events.
         prev: Vec<OwnedEventId>,
     },
+    /// This policy server of the room has to sign it first, or to say that it does not.
+    ToSign(Box<PolicyServer>),
 }
 
 impl Rooms {
@@ -96,8 +98,9 @@ impl Rooms {
         room: &Arc<Room>,
         incoming: Vec<Incoming>,
     ) -> error::Result<Vec<Received>> {
+        let incoming = incoming.into_iter().map(|one| (one, Way::Heard));
         let writer = self.writer(room);
-        writer.receive_all(self, incoming, Way::Heard).await
+        writer.receive_each(self, incoming.collect()).await
     }
 
     pub(crate) async fn receive_one(
@@ -107,7 +110,7 @@ impl Rooms {
         way: Way,
     ) -> error::Result<Received> {
         let writer = self.writer(room);
-        let received = writer.receive_all(self, vec![incoming], way).await?;
+        let received = writer.receive_each(self, vec![(incoming, way)]).await?;
         let received = received.into_iter().next();
         received.ok_or_else(|| error::internal("an event was not received"))
     }

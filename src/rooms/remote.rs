@@ -32,5 +32,5 @@ mod waiting;
 pub use self::incoming::Taken;
 pub(crate) use self::{
     arrivals::Arrivals, asking::Asking, backfill::Fetching, invite::invitee_of, join::Arriving,
-    waiting::Waiting,
+    refusals::errcode_or, waiting::Waiting,
 };

@@ -7,7 +7,11 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use storage::ShortRoomId;
 
 use crate::{
-    Group, Room, Rooms, draft::NewRoom, invites::invited, remote::invitee_of, writer::RoomWriter,
+    Group, Room, Rooms,
+    draft::NewRoom,
+    invites::invited,
+    remote::invitee_of,
+    writer::{RoomWriter, Submitted},
 };
 
 /// Letters of a new room's id, before version 12.
@@ -22,18 +26,20 @@ impl Rooms {
     /// 403 `M_FORBIDDEN` if the room's rules do not allow one of them, 403 `M_INVITE_BLOCKED` if one is an
     /// invite that its invitee does not want, 400 `M_BAD_JSON` or 413
     /// `M_TOO_LARGE` if one cannot be an event, 404 `M_NOT_FOUND` for a redaction of nothing we know; as
-    /// [`Rooms::invite_far`] for an invite of somebody of another server.
+    /// [`Rooms::invite_far`] for an invite of somebody of another server, and as
+    /// [`Rooms::fetch_policy_signature`] in a room with a policy server.
     pub async fn send(&self, room: &Arc<Room>, group: Group) -> error::Result<Vec<OwnedEventId>> {
         let invites = group.drafts.iter().filter_map(invited);
         self.check_invites(invites).await?;
         if let [draft] = group.drafts.as_slice()
-            && group.once.is_none()
-            && group.more.is_none()
             && invitee_of(self, draft).is_some()
         {
-            return Ok(vec![self.invite_far(room, draft.clone()).await?]);
+            return Ok(vec![self.invite_far(room, group).await?]);
         }
-        self.writer(room).submit(self, group).await
+        match self.writer(room).submit(self, group).await? {
+            Submitted::Sent(ids) => Ok(ids),
+            Submitted::ToSign(to_sign) => Box::pin(self.send_signed(room, *to_sign)).await,
+        }
     }
 
     /// What a new room of these rules is called until its first event is made; `public` if it is to be in
@@ -71,7 +77,9 @@ impl Rooms {
         let room = Arc::new(Room::new(self.storage(), new.short, room_id, new.rules));
         group.create = Some(new.clone());
         let writer = Arc::new(RoomWriter::new(room));
-        let ids = writer.submit(self, group).await?;
+        let Submitted::Sent(ids) = writer.submit(self, group).await? else {
+            return Err(error::internal("a new room has a policy server"));
+        };
         new.room_id(&ids)
             .ok_or_else(|| error::internal("a room without a first event"))
     }

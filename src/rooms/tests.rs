@@ -12,6 +12,7 @@ mod delayed;
 mod directory;
 mod nearest;
 pub(crate) mod people;
+mod policy_server;
 mod reading;
 mod receive;
 mod redact_all;

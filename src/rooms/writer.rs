@@ -30,14 +30,14 @@ pub(crate) use self::{
     generation::{DROP_GENERATION, OldGeneration, Written, drop_generation},
     graph::GraphEvent,
     incoming::pruned_by,
-    judge::{CurrentChange, Entry, Judged, visibility_of},
-    lay_down::{auth_ids, lay_down, lay_state},
+    judge::{CurrentChange, Entry, Judged, Outcome, visibility_of},
+    lay_down::{Laid, auth_ids, lay_down, lay_state},
     load::{flat_key, head_without_events, write_answer},
     needs::STRIPPED_STATE,
-    tried::tried,
+    tried::{Tried, tried},
     working::Working,
 };
-use crate::{Group, Room, Rooms, accept, partial::PartialJoin};
+use crate::{Group, Room, Rooms, accept, partial::PartialJoin, policy_server::ToSign};
 
 /// Events in one commit at most.
 const EVENTS_MAX: usize = 1_000;
@@ -48,7 +48,16 @@ const TRIES_MAX: usize = 20;
 /// Views from which one event or group is judged, if they get too old.
 const VIEWS_MAX: usize = 10;
 
-type Answer = error::Result<Vec<OwnedEventId>>;
+type Answer = error::Result<Submitted>;
+
+/// What became of a group.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    /// It is sent: the ids of its events.
+    Sent(Vec<OwnedEventId>),
+    /// Nothing was written: the room's policy server has to sign it first.
+    ToSign(Box<ToSign>),
+}
 
 /// The writer of one room.
 #[derive(Debug)]
@@ -75,10 +84,15 @@ struct ToFill {
 }
 
 /// On which way an event comes into a room that is no draft of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Way {
     /// As all servers of the room hear of it.
     Heard,
+    /// As all hear of it, but the room's policy server does not recommend it, for this reason.
+    NotRecommended(String),
+    /// It is ours, and was signed by others before anybody hears of it: the one draft of this group, the rows of
+    /// which are written with it. If it is not accepted, nothing is.
+    Ours(Arc<Group>),
     /// It was made with our help or handed to us: we tell the others.
     HandedOver,
     /// It is by it that this server comes into the room, where this is the state before it. What the room
@@ -105,7 +119,8 @@ impl RoomWriter {
         }
     }
 
-    /// Sends a group: the ids of its events once they are stored. Goes on when the caller does not.
+    /// Sends a group: the ids of its events once they are stored, or what has to be signed by others before. Goes
+    /// on when the caller does not.
     pub(crate) async fn submit(self: &Arc<Self>, rooms: &Rooms, group: Group) -> Answer {
         let (answer, answered) = oneshot::channel();
         let start = {
@@ -232,7 +247,7 @@ impl RoomWriter {
             let known = std::mem::take(sent);
             // Those without events were answered when they were judged.
             waiting.drain(..).zip(known).for_each(|(one, ids)| {
-                let _ = one.answer.send(Ok(ids));
+                let _ = one.answer.send(Ok(Submitted::Sent(ids)));
             });
             return Ok(Attempt::Done);
         }
@@ -244,39 +259,40 @@ impl RoomWriter {
         let mut index = 0;
         let mut keep = Vec::new();
         for one in waiting.drain(..) {
-            match working.judge_group(rooms, &one.group).await {
-                Ok(judged) if judged.is_empty() && one.group.pruning.is_none() => {
-                    let _ = one.answer.send(Ok(working.answers(&one.group)));
-                }
-                Ok(judged) => {
-                    let mut ids = Vec::new();
-                    for outcome in judged {
-                        if let Some(judged) = outcome.new {
-                            accept::accept(
-                                rooms.storage(),
-                                &mut batch,
-                                &mut working,
-                                judged,
-                                index,
-                            );
-                            index += 1;
-                        }
-                        ids.push(outcome.event_id);
-                    }
-                    if let Some(pruning) = &one.group.pruning {
-                        let storage = rooms.storage();
-                        index =
-                            accept::prune_all(storage, &mut batch, &mut working, pruning, index);
-                    }
-                    accept::finish_group(&mut batch, &one.group, &ids);
-                    working.remember(&one.group, &ids);
-                    sent.push(ids);
-                    keep.push(one);
-                }
+            let judged = match working.judge_group(rooms, &one.group).await {
+                Ok(judged) => judged,
                 Err(error) => {
                     let _ = one.answer.send(Err(error));
+                    continue;
                 }
+            };
+            if judged.is_empty() && one.group.pruning.is_none() {
+                let ids = Submitted::Sent(working.answers(&one.group));
+                let _ = one.answer.send(Ok(ids));
+                continue;
             }
+            if let Some((policy, events)) = working.policy_server_for(rooms, &one.group, &judged) {
+                let to_sign = ToSign::new(one.group, policy, events);
+                let _ = one.answer.send(Ok(Submitted::ToSign(Box::new(to_sign))));
+                continue;
+            }
+            let mut ids = Vec::new();
+            for outcome in judged {
+                if let Some(judged) = outcome.new {
+                    let storage = rooms.storage();
+                    accept::accept(storage, &mut batch, &mut working, judged, index);
+                    index += 1;
+                }
+                ids.push(outcome.event_id);
+            }
+            if let Some(pruning) = &one.group.pruning {
+                let storage = rooms.storage();
+                index = accept::prune_all(storage, &mut batch, &mut working, pruning, index);
+            }
+            accept::finish_group(&mut batch, &one.group, &ids);
+            working.remember(&one.group, &ids);
+            sent.push(ids);
+            keep.push(one);
         }
         *waiting = keep;
         if waiting.is_empty() {
@@ -292,7 +308,7 @@ impl RoomWriter {
                 working.committed();
                 *warm = Some(working);
                 for (one, ids) in waiting.drain(..).zip(std::mem::take(sent)) {
-                    let _ = one.answer.send(Ok(ids));
+                    let _ = one.answer.send(Ok(Submitted::Sent(ids)));
                 }
                 Ok(Attempt::Done)
             }

@@ -14,7 +14,7 @@ async fn tells_its_versions_to_anyone() {
         .ok();
     let names = list(&versions, "versions");
     assert_eq!(names[0], "r0.6.1");
-    let numbered: Vec<_> = (1..=17).map(|minor| json!(format!("v1.{minor}"))).collect();
+    let numbered: Vec<_> = (1..=19).map(|minor| json!(format!("v1.{minor}"))).collect();
     assert_eq!(names[1..], numbered);
     assert_eq!(versions["unstable_features"]["org.matrix.msc3391"], true);
 }
@@ -26,6 +26,8 @@ async fn has_what_its_versions_name() {
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     let room = alice.room_with(&[&bob]).await;
     let reason = json!({"reason": "spam"});
+    let said = alice.say(&room, "never mind").await;
+    let redaction = json!({ "redacts": said });
     let v3 = "/_matrix/client/v3";
     for (version, method, path, body) in [
         (
@@ -62,6 +64,27 @@ async fn has_what_its_versions_name() {
             "v1.16",
             Method::GET,
             format!("{v3}/rooms/{room}/state/m.room.create/?format=event"),
+            None,
+        ),
+        (
+            "v1.18",
+            Method::PUT,
+            format!("{v3}/rooms/{room}/send/m.room.redaction/r1"),
+            Some(&redaction),
+        ),
+        (
+            "v1.18",
+            Method::PUT,
+            format!(
+                "{v3}/user/{}/account_data/m.invite_permission_config",
+                alice.id
+            ),
+            Some(&json!({"default_action": "block"})),
+        ),
+        (
+            "v1.19",
+            Method::GET,
+            format!("/_matrix/client/v1/mutual_rooms?user_id={}", bob.id),
             None,
         ),
     ] {

@@ -3,17 +3,21 @@
 use bytes::Bytes;
 use error::Result;
 use pdu::RoomRules;
-use ruma::api::client::discovery::{
-    discover_homeserver::{self, HomeserverInfo},
-    discover_support::{self, Contact, ContactRole},
-    get_capabilities::{
-        self,
-        v3::{
-            AccountModerationCapability, Capabilities, ProfileFieldsCapability,
-            RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
+use ruma::{
+    api::client::discovery::{
+        discover_homeserver::{self, HomeserverInfo},
+        discover_policy_server,
+        discover_support::{self, Contact, ContactRole},
+        get_capabilities::{
+            self,
+            v3::{
+                AccountModerationCapability, Capabilities, ProfileFieldsCapability,
+                RoomVersionStability, RoomVersionsCapability, ThirdPartyIdChangesCapability,
+            },
         },
+        get_supported_versions,
     },
-    get_supported_versions,
+    serde::Base64,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,10 +28,10 @@ use crate::{Call, Server, endpoint::Written};
 ///
 /// A version stands here once what clients need of it passes tests. matrix-js-sdk refuses servers
 /// without one of v1.1 and later, Element X asks for v1.11 for media that need a token; r0.6.1 is what
-/// the oldest libraries look for. v1.18 waits for policy servers, which sign what is sent.
+/// the oldest libraries look for.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
-    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17",
+    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
 /// What is there before the specification has it: names that clients ask for before they use it.
@@ -125,6 +129,19 @@ pub(super) async fn discover_homeserver(
             url.to_owned(),
         ))),
     }
+}
+
+/// [`GET /.well-known/matrix/policy_server`](https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixpolicy_server).
+pub(super) async fn discover_policy_server(
+    server: Server,
+    _: Call<discover_policy_server::Request>,
+) -> Result<discover_policy_server::Response> {
+    if !server.config.policy_server.enabled {
+        return Err(error::not_found("This server is no policy server"));
+    }
+    let key = server.federation.policy_key().await?;
+    let key = Base64::new(key.verify_key().to_bytes().to_vec());
+    Ok(discover_policy_server::Response::new(key))
 }
 
 /// [`GET /.well-known/matrix/support`](https://spec.matrix.org/v1.19/client-server-api/#getwell-knownmatrixsupport).

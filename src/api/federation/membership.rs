@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use storage::schema::Membership;
 
-use crate::{Call, Server, endpoint::Written};
+use crate::{Call, Server, endpoint::Written, rate_limit::Action};
 
 /// What Ruma has no types for: the first versions of `send_join` and `send_leave`, of which the specification
 /// says no more, and which old servers and Complement ask for.
@@ -209,6 +209,7 @@ pub(super) async fn create_invite_v2(
             .filter_map(raw_of)
             .collect(),
     };
+    count(&server, &invite)?;
     let event = server.rooms.take_invite(&call.caller, invite).await?;
     let answer = [b"{\"event\":", &*event, b"}"].concat();
     Ok(Written(answer.into()))
@@ -222,9 +223,28 @@ pub(super) async fn create_invite_v1(
     call: Call<create_invite::v1::Request>,
 ) -> Result<Written> {
     let invite = old_invite(call.room_id.clone(), call.event_id.clone(), &call.body)?;
+    count(&server, &invite)?;
     let event = server.rooms.take_invite(&call.caller, invite).await?;
     let answer = [b"[200,{\"event\":", &*event, b"}]"].concat();
     Ok(Written(answer.into()))
+}
+
+/// Counts an invite, as those are counted that people of this server make: whoever makes them, they cost the one who
+/// is invited as much.
+///
+/// # Errors
+///
+/// 429 `M_LIMIT_EXCEEDED` if there were too many lately.
+fn count(server: &Server, invite: &BroughtInvite) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Event {
+        state_key: String,
+    }
+    // One that says no such thing is refused for that.
+    if let Ok(event) = serde_json::from_str::<Event>(invite.event.get()) {
+        server.count_from_afar(Action::InvitesOfUser, &event.state_key)?;
+    }
+    server.count_from_afar(Action::InvitesToRoom, invite.room_id.as_str())
 }
 
 /// An invite whose room is described in its `unsigned`.

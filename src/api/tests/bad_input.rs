@@ -43,6 +43,7 @@ impl World {
         config.registration.enabled = true;
         config.registration.require_token = false;
         config.rate_limits.enabled = false;
+        config.policy_server.enabled = true;
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
         let network = Network::default();
@@ -137,7 +138,8 @@ impl World {
         body: impl Into<Bytes>,
     ) -> Answer {
         let mut request = request(method.clone(), path, body);
-        if token.is_some() && path.starts_with("/_matrix/federation/") {
+        let by_server = ["/_matrix/federation/", "/_matrix/policy/"];
+        if token.is_some() && by_server.iter().any(|begin| path.starts_with(begin)) {
             request = self.signed(request).await;
         } else if let Some(token) = token {
             let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();

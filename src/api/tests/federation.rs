@@ -6,6 +6,7 @@ mod hostile;
 mod keys;
 mod media;
 mod membership;
+mod policy;
 mod proof;
 mod queries;
 mod receiving;

@@ -8,7 +8,7 @@ use storage::{
     schema::{self, DelayedEventRow, DelayedOutcome},
 };
 
-use crate::Rooms;
+use crate::{Rooms, jobs::may_pass};
 
 /// Events that are taken out of the queue together, and rooms into which they are sent side by side.
 const AT_ONCE: usize = 200;
@@ -81,7 +81,7 @@ impl Rooms {
         let done = match self.send_delayed(row).await {
             Ok(_) => return,
             Err(error) => match (error.kind(), error.message()) {
-                (Some(kind), Some(message)) if !error.status().is_server_error() => {
+                (Some(kind), Some(message)) if !may_pass(&error) => {
                     let failed = DelayedOutcome::Failed {
                         errcode: kind.errcode().to_string(),
                         error: message.to_owned(),

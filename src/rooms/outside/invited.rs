@@ -123,14 +123,17 @@ impl Rooms {
     }
 
     /// Takes an invite into a room that we are in. It comes a second time with what else happens there, and
-    /// what it follows comes then if it is not here.
+    /// what it follows comes then if it is not here, or what the policy server says of it.
     async fn receive_invite(&self, room: &Arc<Room>, pdu: &Arc<Pdu>) -> error::Result<()> {
         let incoming = Incoming {
             pdu: Arc::clone(pdu),
             standing: Standing::Live { state_before: None },
         };
         match self.receive(room, incoming).await? {
-            Received::Accepted | Received::Known | Received::Missing { .. } => Ok(()),
+            Received::Accepted
+            | Received::Known
+            | Received::Missing { .. }
+            | Received::ToSign(_) => Ok(()),
             Received::SoftFailed(reason) | Received::Rejected(reason) => {
                 Err(error::forbidden(reason))
             }

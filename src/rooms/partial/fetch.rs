@@ -123,7 +123,7 @@ impl Rooms {
 
     async fn fetch_whole_before(
         &self,
-        room: &Room,
+        room: &Arc<Room>,
         event_id: &EventId,
         server: &ServerName,
     ) -> Told<[u8; 16]> {
@@ -145,7 +145,7 @@ impl Rooms {
         };
         let proven = self.prove_state(room.rules, &room.room_id, answer.pdus, answer.auth_chain);
         match proven.await? {
-            Ok(proven) => self.lay_down_state(room, &proven).await,
+            Ok(proven) => self.lay_down_state(room, &proven, server).await,
             Err(why) => Ok(Err(why)),
         }
     }

@@ -1,15 +1,17 @@
 //! What a server says of a room into which it has let somebody of ours: to be believed as far as it proves
 //! itself.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use pdu::{EventNumber, Pdu, RoomRules, canonical, tree::StateKeyHash};
+use pdu::{EventNumber, Pdu, PolicyServer, RoomRules, canonical, tree::StateKeyHash};
 use ruma::{
-    OwnedServerName, RoomId, UserId, api::federation::membership::create_join_event,
-    events::StateEventType,
+    OwnedServerName, RoomId, ServerName, UserId,
+    api::federation::membership::create_join_event,
+    events::{StateEventType, TimelineEventType},
 };
 use serde_json::value::RawValue;
 
+use super::{Asking, made::Made};
 use crate::{
     Room, Rooms,
     writer::{lay_down, lay_state},
@@ -19,6 +21,9 @@ use crate::{
 const EVENTS_MAX: usize = 1_000_000;
 /// The most servers that it may name.
 const SERVERS_MAX: usize = 100_000;
+
+/// How long one waits for what allows some of the state and was not told with it.
+const PATIENCE_FOR_AUTH: Duration = Duration::from_secs(30);
 
 /// What the answer holds.
 pub(super) type RoomState = create_join_event::v2::RoomState;
@@ -37,9 +42,32 @@ pub(super) struct Proven {
 /// A state of a room, as far as its events are properly signed.
 #[derive(Debug)]
 pub(crate) struct ProvenState {
+    rules: &'static RoomRules,
     state: Vec<Arc<Pdu>>,
     /// What allows these.
     auth_chain: Vec<Arc<Pdu>>,
+}
+
+impl ProvenState {
+    /// The join with the signature of the room's policy server, if the event that was told has it: whom we tell of
+    /// the join need not ask for it.
+    fn signed_by_policy(&self, join: &Pdu, told: &RawValue) -> Option<Pdu> {
+        let policy = TimelineEventType::from("m.room.policy");
+        let named = self.state.iter().find(|pdu| pdu.is_state(&policy, ""))?;
+        let policy = PolicyServer::of(named.content_bytes())?;
+        let told = Pdu::parse(told.get().as_bytes(), self.rules).ok()?;
+        let signature = policy.signature_of(&told)?;
+        let signed = join.with_policy_signature(self.rules, &policy.via, &signature);
+        let signed = signed.ok()?;
+        policy.has_signed(&signed, self.rules).then_some(signed)
+    }
+}
+
+impl Proven {
+    /// The rules of the room.
+    pub(super) fn rules(&self) -> &'static RoomRules {
+        self.state.rules
+    }
 }
 
 impl Rooms {
@@ -51,11 +79,11 @@ impl Rooms {
     /// Storage fails. The inner error says why it cannot be an answer.
     pub(super) async fn prove_answer(
         &self,
-        rules: &'static RoomRules,
+        made: Made,
         room_id: &RoomId,
-        join: Pdu,
         answer: RoomState,
     ) -> error::Result<Result<Proven, String>> {
+        let (join, rules) = (made.pdu, made.rules);
         let join = match self
             .prove_join(rules, join, answer.event.as_deref())
             .await?
@@ -68,11 +96,19 @@ impl Rooms {
             let servers = servers.filter_map(|name| OwnedServerName::try_from(name).ok());
             servers.take(SERVERS_MAX).collect()
         });
-        let state = self.prove_state(rules, room_id, answer.state, answer.auth_chain);
-        Ok(state.await?.map(|state| Proven {
-            join,
-            state,
-            omitted,
+        let versions: &[&str] = match made.version_said {
+            true => &[rules.version()],
+            false => &["1", "2"],
+        };
+        let state = self.prove_versions(rules, versions, room_id, answer.state, answer.auth_chain);
+        Ok(state.await?.map(|state| {
+            let told = answer.event.as_deref();
+            let signed = told.and_then(|told| state.signed_by_policy(&join, told));
+            Proven {
+                join: signed.map_or(join, Arc::new),
+                state,
+                omitted,
+            }
         }))
     }
 
@@ -84,6 +120,21 @@ impl Rooms {
     pub(crate) async fn prove_state(
         &self,
         rules: &'static RoomRules,
+        room_id: &RoomId,
+        state: Vec<Box<RawValue>>,
+        auth_chain: Vec<Box<RawValue>>,
+    ) -> error::Result<Result<ProvenState, String>> {
+        let versions = [rules.version()];
+        self.prove_versions(rules, &versions, room_id, state, auth_chain)
+            .await
+    }
+
+    /// The same for a room of one of several versions, the events of which are alike; these are the rules of one of
+    /// them.
+    async fn prove_versions(
+        &self,
+        rules: &'static RoomRules,
+        versions: &[&str],
         room_id: &RoomId,
         state: Vec<Box<RawValue>>,
         auth_chain: Vec<Box<RawValue>>,
@@ -103,10 +154,16 @@ impl Rooms {
                 "the state does not hold the room's create event".to_owned()
             ));
         };
-        if version_of(create).as_deref() != Some(rules.version()) {
+        let version = version_of(create);
+        let version = version.filter(|version| versions.contains(&version.as_str()));
+        let Some(rules) = version.and_then(|version| RoomRules::named(&version)) else {
             return Ok(Err("the room has another version than was said".to_owned()));
-        }
-        Ok(Ok(ProvenState { state, auth_chain }))
+        };
+        Ok(Ok(ProvenState {
+            rules,
+            state,
+            auth_chain,
+        }))
     }
 
     /// The join; where somebody of another server vouches for it, with that server's signature.
@@ -164,19 +221,31 @@ impl Rooms {
         Ok(proven)
     }
 
-    /// Stores the state, and what allows it; the root of its tree. What the auth rules refuse, or of which
-    /// something that allows it is missing, is no part of it.
+    /// Stores the state, and what allows it; the root of its tree. What allows some of it and was not told is
+    /// fetched from the server that told the rest, as far as that goes. What the auth rules refuse, or of which
+    /// something that allows it is still missing, is no part of it.
     ///
     /// # Errors
     ///
     /// Storage fails. The inner error says why the room cannot be entered by it.
     pub(crate) async fn lay_down_state(
         &self,
-        room: &Room,
+        room: &Arc<Room>,
         proven: &ProvenState,
+        server: &ServerName,
     ) -> error::Result<Result<[u8; 16], String>> {
         let events = [proven.state.as_slice(), &proven.auth_chain].concat();
-        let laid = lay_down(self, room, &events).await?;
+        let mut laid = lay_down(self, room, &events).await?;
+        let is_left = |pdu: &Arc<Pdu>| !laid.contains_key(pdu.event_id());
+        let left: Vec<_> = events.into_iter().filter(is_left).collect();
+        if !left.is_empty() {
+            tracing::info!(room = %room.room_id, %server, left = left.len(), "a room's state lacks what allows some of it");
+            let asking = Asking::about(self, room, &[server]).await?;
+            let fetched = asking.lay_down_with_auth(left);
+            if let Ok(fetched) = tokio::time::timeout(PATIENCE_FOR_AUTH, fetched).await {
+                laid.extend(fetched?);
+            }
+        }
         let mut entries: Vec<(StateKeyHash, EventNumber)> = Vec::with_capacity(proven.state.len());
         let mut has_create = false;
         for pdu in &proven.state {

@@ -216,7 +216,7 @@ impl Asking {
         }
     }
 
-    /// Gives an event to the room's writer.
+    /// Gives an event to the room's writer, and if it asks for that, to the policy server before.
     pub(super) async fn receive(
         &self,
         pdu: &Arc<Pdu>,
@@ -224,7 +224,7 @@ impl Asking {
     ) -> error::Result<Received> {
         let pdu = Arc::clone(pdu);
         let incoming = Incoming { pdu, standing };
-        self.rooms.receive(&self.room, incoming).await
+        self.rooms.receive_one_signed(&self.room, incoming).await
     }
 
     /// Which of some events are not here, as events of this room; outliers are.

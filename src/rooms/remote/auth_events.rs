@@ -1,6 +1,9 @@
 //! What allows an event, fetched where it is not here.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt as _, stream};
 use pdu::Pdu;
@@ -9,7 +12,7 @@ use ruma::OwnedEventId;
 use super::asking::Asking;
 use crate::{
     Received, Standing,
-    writer::{auth_ids, lay_down},
+    writer::{Laid, auth_ids, lay_down},
 };
 
 /// Single events that are fetched for one that needs them, at most.
@@ -56,6 +59,15 @@ impl Asking {
     /// Receives events that are only somebody's state or auth events. What allows them and is not among
     /// them is fetched; those for which it cannot be had are not kept, nor is what rests on them.
     pub(super) async fn keep_as_outliers(&self, events: Vec<Arc<Pdu>>) -> error::Result<()> {
+        self.lay_down_with_auth(events).await.map(drop)
+    }
+
+    /// The same: those that lie there, and what allows them, by their ids.
+    pub(super) async fn lay_down_with_auth(
+        &self,
+        events: Vec<Arc<Pdu>>,
+    ) -> error::Result<HashMap<OwnedEventId, Laid>> {
+        let mut all = HashMap::new();
         let mut left = events;
         let mut budget = FETCHED_MAX;
         loop {
@@ -68,13 +80,14 @@ impl Asking {
                 lacking.remove(event.event_id());
             }
             let lacking: Vec<_> = lacking.into_iter().take(budget).collect();
+            all.extend(laid);
             if lacking.is_empty() {
-                return Ok(());
+                return Ok(all);
             }
             budget -= lacking.len();
             let found = self.fetch_each(&lacking).await?;
             if found.is_empty() {
-                return Ok(());
+                return Ok(all);
             }
             left = again;
             left.extend(found);

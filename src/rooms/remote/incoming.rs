@@ -31,7 +31,8 @@ struct Sent {
 
 impl Rooms {
     /// Takes in events of one room that a server sent, in their order: what became of each of which the id
-    /// can be told. Those that lack what they follow, or what allows them, wait until that was fetched.
+    /// can be told. Those that lack what they follow, or what allows them, or the signature of the room's policy
+    /// server, wait until that was fetched.
     ///
     /// Rejected and soft-failed ones are off the server's hands as well ([spec]).
     ///
@@ -92,7 +93,7 @@ impl Rooms {
         let mut waiting = Vec::new();
         for ((event_id, raw), received) in sound.into_iter().zip(received) {
             match received {
-                Received::Missing { .. } => waiting.push((event_id, raw)),
+                Received::Missing { .. } | Received::ToSign(_) => waiting.push((event_id, raw)),
                 received => {
                     log(&room, origin, &event_id, &received);
                     taken.push((event_id, Ok(())));
@@ -204,6 +205,10 @@ pub(super) fn log(room: &Room, origin: &ServerName, event_id: &OwnedEventId, rec
         }
         Received::SoftFailed(reason) => {
             tracing::info!(%room, %origin, event = %event_id, reason, "an event was soft-failed");
+        }
+        Received::ToSign(policy) => {
+            let via = &policy.via;
+            tracing::info!(%room, %origin, event = %event_id, %via, "an event is not signed by a policy server that changes too fast, it is dropped");
         }
         Received::Missing { auth, prev } => {
             let (auth, prev) = (auth.len(), prev.len());

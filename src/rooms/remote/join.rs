@@ -15,7 +15,7 @@ use storage::{ShortUserId, schema::Membership};
 
 use super::{
     answer::{Proven, RoomState},
-    made::{Made, Template, Wanted, known_versions},
+    made::{Template, Wanted, known_versions},
     refusals::Refusals,
 };
 use crate::{Incoming, Received, Room, Rooms, Said, Standing, partial::PartialJoin, writer::Way};
@@ -111,24 +111,24 @@ impl Rooms {
             event: answer.event,
         };
         let made = self.fetch_made(server, question, read, &wanted, refusals);
-        let Some(Made { pdu, rules }) = made.await else {
+        let Some(made) = made.await else {
             return Ok(None);
         };
-        let answer = match self.send_join(server, &pdu).await? {
+        let answer = match self.send_join(server, &made.pdu).await? {
             Ok(answer) => answer,
             Err(failure) => {
                 refusals.add(server, &failure);
                 return Ok(None);
             }
         };
-        let proven = match self.prove_answer(rules, room_id, pdu, answer).await? {
+        let proven = match self.prove_answer(made, room_id, answer).await? {
             Ok(proven) => proven,
             Err(why) => {
                 refusals.add_bad(server, &why);
                 return Ok(None);
             }
         };
-        let room = self.known_or_new_room(room_id, rules).await?;
+        let room = self.known_or_new_room(room_id, proven.rules()).await?;
         let received = match self.come_in(&room, server, proven).await? {
             Ok(received) => received,
             Err(why) => {
@@ -142,7 +142,7 @@ impl Rooms {
                 refusals.add_forbidden(server, &why);
                 Ok(None)
             }
-            Received::Missing { .. } => {
+            Received::Missing { .. } | Received::ToSign(_) => {
                 refusals.add_bad(
                     server,
                     "the answer lacks what allows the join, or what it follows",
@@ -164,11 +164,11 @@ impl Rooms {
             standing: Standing::Live { state_before: None },
         };
         if self.find_room_of_ours(&room.room_id).await?.is_some() {
-            return self.receive(room, incoming).await.map(Ok);
+            return self.receive_one_signed(room, incoming).await.map(Ok);
         }
         // All of ours left before the whole state was there, and somebody comes back: it goes on.
         if let Some(job) = self.find_partial_join(room).await? {
-            match self.receive(room, incoming).await? {
+            match self.receive_one_signed(room, incoming).await? {
                 Received::Missing { .. } => {}
                 received => {
                     self.go_on_filling(room, &job).await?;
@@ -176,7 +176,7 @@ impl Rooms {
                 }
             }
         }
-        let root = match self.lay_down_state(room, &proven.state).await? {
+        let root = match self.lay_down_state(room, &proven.state, server).await? {
             Ok(root) => root,
             Err(why) => return Ok(Err(why)),
         };

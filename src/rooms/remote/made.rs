@@ -35,6 +35,8 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Made {
     pub(super) pdu: Pdu,
     pub(super) rules: &'static RoomRules,
+    /// The server said which version the room has. If not, it is 1 or 2, whose events are alike.
+    pub(super) version_said: bool,
 }
 
 /// All room versions that we know.
@@ -64,13 +66,18 @@ impl Rooms {
                 return None;
             }
         };
+        let version_said = template.room_version.is_some();
         let version = template.room_version.unwrap_or(RoomVersionId::V1);
         let Some(rules) = RoomRules::of(&version) else {
             refusals.add_version(&version);
             return None;
         };
         match self.make(rules, template.event.get(), wanted) {
-            Ok(pdu) => Some(Made { pdu, rules }),
+            Ok(pdu) => Some(Made {
+                pdu,
+                rules,
+                version_said,
+            }),
             Err(why) => {
                 refusals.add(server, &Failure::BadAnswer(why));
                 None

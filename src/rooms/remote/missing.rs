@@ -34,7 +34,7 @@ impl Asking {
         let mut gaps = GAPS_MAX;
         let told = self.fetch_before(pdu).await?;
         let incoming = told.iter().map(|event| Incoming::live(Arc::clone(event)));
-        let received = self.rooms.receive_all(&self.room, incoming.collect());
+        let received = self.rooms.receive_signed(&self.room, incoming.collect());
         for (event, received) in told.iter().zip(received.await?) {
             if let Received::Missing { .. } = received {
                 self.take_in_told(event, &mut gaps).await?;

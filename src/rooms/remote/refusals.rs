@@ -4,6 +4,20 @@ use federation::Failure;
 use http::StatusCode;
 use ruma::{RoomVersionId, ServerName};
 
+/// Codes by which a client learns something about its session, its account or this server, whatever the status:
+/// it may log out by them. They are not for another server to say.
+const OURS: [&str; 9] = [
+    "M_UNRECOGNIZED",
+    "M_UNKNOWN_TOKEN",
+    "M_MISSING_TOKEN",
+    "M_UNAUTHORIZED",
+    "M_USER_LOCKED",
+    "M_USER_SUSPENDED",
+    "M_USER_DEACTIVATED",
+    "M_CONSENT_NOT_GIVEN",
+    "M_RESOURCE_LIMIT_EXCEEDED",
+];
+
 /// What servers said that were asked in turn: the most telling of it.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Option<(Telling, error::Error)>);
@@ -96,6 +110,8 @@ fn told(failure: &Failure) -> (Telling, error::Error) {
         (400, "M_UNABLE_TO_GRANT_JOIN" | "M_UNABLE_TO_AUTHORISE_JOIN") => {
             (Telling::NotThisOne, error::other(status, code, text))
         }
+        // The room's policy server does not let them through.
+        (400, "M_FORBIDDEN") => (Telling::Forbidden, error::other(status, code, text)),
         // Whatever is wrong with our question is nothing that the client could mend.
         (400, _) => (Telling::Nothing, not_helped()),
         (403, _) => (
@@ -107,11 +123,36 @@ fn told(failure: &Failure) -> (Telling, error::Error) {
     }
 }
 
-/// The code that came, if it can be one.
-fn errcode_or<'a>(code: &'a str, other: &'a str) -> &'a str {
-    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+/// The code that another server said, if it can be one and is for it to say.
+pub(crate) fn errcode_or<'a>(code: &'a str, other: &'a str) -> &'a str {
+    let plain = |byte: u8| {
+        byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-')
+    };
     match code.len() {
-        1..=64 if code.bytes().all(plain) => code,
+        1..=64 if code.bytes().all(plain) && !OURS.contains(&code) => code,
         _ => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::errcode_or;
+
+    #[test]
+    fn nobody_is_logged_out_by_another_server() {
+        for (said, passed) in [
+            ("M_FORBIDDEN", "M_FORBIDDEN"),
+            ("M_UNABLE_TO_GRANT_JOIN", "M_UNABLE_TO_GRANT_JOIN"),
+            ("ORG.EXAMPLE-1", "ORG.EXAMPLE-1"),
+            ("M_UNKNOWN_TOKEN", "M_OTHER"),
+            ("M_USER_LOCKED", "M_OTHER"),
+            ("M_CONSENT_NOT_GIVEN", "M_OTHER"),
+            ("", "M_OTHER"),
+            ("m_forbidden", "M_OTHER"),
+            ("M FORBIDDEN", "M_OTHER"),
+        ] {
+            assert_eq!(errcode_or(said, "M_OTHER"), passed, "{said}");
+        }
+        assert_eq!(errcode_or(&"M".repeat(65), "M_OTHER"), "M_OTHER");
     }
 }

@@ -223,7 +223,8 @@ impl Rooms {
         }
     }
 
-    /// Takes in those of some events that wait for nothing, or not any more: the others.
+    /// Takes in those of some events that wait for nothing, or not any more, or for the policy server alone: the
+    /// others.
     async fn take_what_lacks_nothing(
         &self,
         room: &Arc<Room>,
@@ -241,10 +242,10 @@ impl Rooms {
         }
         let ids = incoming.iter().map(|one| one.pdu.event_id().to_owned());
         let ids: Vec<_> = ids.collect();
-        let received = self.receive_all(room, incoming).await?;
+        let received = self.receive_signed(room, incoming).await?;
         let mut left = Vec::new();
         for ((id, received), (key, row)) in ids.iter().zip(received).zip(waiting) {
-            if let Received::Missing { .. } = received {
+            if let Received::Missing { .. } | Received::ToSign(_) = received {
                 left.push((key, row));
                 continue;
             }

@@ -29,7 +29,8 @@ impl Rooms {
     /// 404 `M_NOT_FOUND` if we are not in the room; 403 `M_FORBIDDEN` if the server's access is denied or the
     /// room's rules do not allow the event; 400 `M_BAD_JSON` if it is no event of the room's version,
     /// `M_INVALID_PARAM` if it is another event than the endpoint takes or not properly signed,
-    /// `M_UNABLE_TO_AUTHORISE_JOIN`, `M_UNABLE_TO_GRANT_JOIN`.
+    /// `M_UNABLE_TO_AUTHORISE_JOIN`, `M_UNABLE_TO_GRANT_JOIN`; what the room's policy server says if it does not
+    /// let the event through.
     pub async fn take_member(
         &self,
         origin: &ServerName,
@@ -60,11 +61,23 @@ impl Rooms {
             asking.fetch_lacking(&pdu, auth, prev).await?;
             received = self.receive_to_pass_on(&room, Arc::clone(&pdu)).await?;
         }
+        let mut pdu = pdu;
+        if let Received::ToSign(policy) = &received {
+            // It becomes an event of the room through us: what its policy server does not let through does not.
+            let signed = self.fetch_policy_signature(&room, policy, &pdu).await?;
+            pdu = Arc::new(signed);
+            received = self.receive_to_pass_on(&room, Arc::clone(&pdu)).await?;
+        }
         match received {
             Received::Accepted => {}
             Received::Known => self.check_accepted(&room, event_id).await?,
             Received::SoftFailed(reason) | Received::Rejected(reason) => {
                 return Err(error::forbidden(reason));
+            }
+            Received::ToSign(_) => {
+                return Err(error::forbidden(
+                    "The room changes faster than its policy server answers",
+                ));
             }
             Received::Missing { .. } => {
                 return Err(error::invalid_param(

@@ -4,7 +4,7 @@ use ruma::{RoomId, RoomVersionId, ServerName, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 use storage::schema::Membership;
 
-use crate::{Draft, Room, Rooms, membership::json_content, restricted, writer::tried};
+use crate::{Draft, Group, Room, Rooms, membership::json_content, restricted, writer::tried};
 
 /// A template, and the version of its room.
 #[derive(Clone, Debug)]
@@ -56,9 +56,10 @@ impl Rooms {
         }
         let content = json_content(content)?;
         let draft = Draft::state(user.to_owned(), "m.room.member", user.as_str(), content);
-        let (_, event) = tried(self, &room, draft).await?;
-        let event =
-            event.ok_or_else(|| error::internal("a template says what is there already"))?;
+        let tried = tried(self, &room, &Group::one(draft)).await?;
+        let event = tried
+            .event
+            .ok_or_else(|| error::internal("a template says what is there already"))?;
         let template = event.template(room.rules, self.server_name());
         let template = template.map_err(error::internal)?;
         Ok(MemberTemplate {

@@ -393,6 +393,7 @@ impl World {
                 Received::Rejected(_) => "rejected",
                 Received::Known => "known",
                 Received::Missing { .. } => "missing",
+                Received::ToSign(_) => "to be signed",
             };
             // A reply that was lost: the second try finds it there.
             assert!(

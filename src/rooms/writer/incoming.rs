@@ -1,10 +1,11 @@
-//! Judging an event of another server: checks 4 to 6 on receipt of a PDU, and where it belongs.
+//! Judging an event of another server: checks 4 to 7 on receipt of a PDU, and where it belongs.
 
 mod again;
 mod ahead;
 mod ends;
 mod event;
 mod partial;
+mod policy;
 mod states;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -29,6 +30,7 @@ use storage::{
 pub(super) use self::again::{Again, Around, judge_again, resolved};
 use self::ends::Followed;
 pub(crate) use self::event::pruned_by;
+pub(super) use self::policy::not_recommended;
 use super::{
     Way, auth_ids, generation,
     graph::{Graph, GraphEvent},
@@ -172,6 +174,9 @@ async fn judge_in(
     let mut needs = Needs::incoming(room.rules, rooms.server_name(), &draft_of(pdu)?);
     needs.incoming.insert(pdu.event_id().to_owned());
     needs.graph.extend(named(room, pdu));
+    if let Way::Ours(group) = way {
+        needs.once.extend(group.once);
+    }
     let given = match &incoming.standing {
         Standing::Live { state_before } => state_before.as_deref(),
         Standing::Historic { state_before, .. } => state_before.as_deref(),
@@ -189,7 +194,8 @@ async fn judge_in(
 
     let own = graph.events.get(pdu.event_id());
     let was_rejected = own.is_some_and(|own| is_rejected(own) && own.roots.is_some());
-    if own.is_some_and(|own| is_known(own, incoming)) {
+    let sent = matches!(way, Way::Ours(group) if working.was_sent(group));
+    if sent || own.is_some_and(|own| is_known(own, incoming)) {
         return Ok(Judgement::Answer(Received::Known));
     }
     let entering = matches!(way, Way::Entering { .. });
@@ -224,7 +230,7 @@ async fn judge_in(
     };
     let before = match way {
         Way::Entering { root, .. } => vec![*root],
-        Way::Heard | Way::HandedOver => judging.roots_before(&prev),
+        _ => judging.roots_before(&prev),
     };
     let judged = judging.judge(before, given.map(|_| state), lacking_prev);
     match judged.await? {
@@ -354,13 +360,20 @@ impl Judging<'_> {
         if rejected.is_none() {
             rejected = check(before).err();
         }
-        // 6. Passes authorization rules based on the current state, otherwise it is soft-failed.
+        // 6. Passes authorization rules based on the current state, and 7. is validated by the policy server,
+        // otherwise it is soft-failed.
         let live = matches!(self.incoming.standing, Standing::Live { .. });
         let soft_failed = match &rejected {
             // What was the current state before we came in says nothing any more.
-            None if live && !entering => check(now).err(),
+            None if live && !entering => match self.check_now(check(now)) {
+                Ok(reason) => reason,
+                Err(policy) => return Ok(Judgement::Answer(Received::ToSign(policy))),
+            },
             _ => None,
         };
+        if let Some(answer) = self.in_vain(&rejected, &soft_failed) {
+            return Ok(Judgement::Answer(answer));
+        }
         let key = self.own_key();
         let replaced = key.as_ref().and_then(|key| at(before, key));
         let visibility = at(
@@ -369,16 +382,7 @@ impl Judging<'_> {
         );
         let visibility = visibility_of(visibility.as_ref().map(|event| &*event.pdu));
         let verdict = self.verdict(&rejected, soft_failed.clone());
-        let after = match (&key, &rejected) {
-            (Some((event_type, state_key)), None) => {
-                let change = (
-                    self.room.tree_key(event_type, state_key),
-                    Some(self.number()),
-                );
-                self.changed(before, &[change]).await?
-            }
-            _ => before,
-        };
+        let after = self.state_after(before, rejected.is_some()).await?;
         let roots = EventRoots { before, after };
         let place = match (&verdict, &self.incoming.standing) {
             (Some(verdict), _) if verdict.outcome != Outcome::Accepted => None,
@@ -412,9 +416,20 @@ impl Judging<'_> {
             nodes: std::mem::take(&mut self.new_nodes),
             change,
             extremities,
-            local: *self.way == Way::HandedOver,
+            local: matches!(self.way, Way::HandedOver | Way::Ours(_)),
         };
         self.write(judged, (chain, chains), received, gaps).await
+    }
+
+    /// The state that the event leaves behind.
+    async fn state_after(&mut self, before: [u8; 16], rejected: bool) -> error::Result<[u8; 16]> {
+        match self.own_key() {
+            Some((event_type, state_key)) if !rejected => {
+                let key = self.room.tree_key(&event_type, &state_key);
+                self.changed(before, &[(key, Some(self.number()))]).await
+            }
+            _ => Ok(before),
+        }
     }
 
     /// Checks the event by the state of a root.

@@ -94,18 +94,20 @@ impl Working {
         rooms: &Rooms,
         group: &Group,
     ) -> error::Result<Vec<Outcome>> {
-        if group
-            .once
-            .is_some_and(|once| self.once.contains_key(&once.name))
-        {
+        if self.was_sent(group) {
             return Ok(Vec::new());
         }
-        loop {
+        let outcomes = loop {
             match Trial::new(self).judge(rooms.parts(), group)? {
-                Step::Done(outcomes) => return Ok(outcomes),
+                Step::Done(outcomes) => break outcomes,
                 Step::Need(lacks) => load::lacking(rooms, self, &lacks).await?,
             }
+        };
+        // A draft before it, in the same batch, may have named another one.
+        if self.unknown_policy_server().is_some() {
+            load::policy_server(rooms, &rooms.snapshot().await?, self).await?;
         }
+        Ok(outcomes)
     }
 }
 

@@ -98,8 +98,26 @@ pub(super) async fn refresh(
             let numbers = extremities.map(|extremity| extremity.number).collect();
             room.read_events_ahead(snapshot, &numbers);
         }
-        return second(rooms, snapshot, working, needs, first).await;
+        second(rooms, snapshot, working, needs, first).await?;
+        return policy_server(rooms, snapshot, working).await;
     }
+}
+
+/// Looks whether somebody of the policy server that the room names is joined. Nothing where it names none, or that
+/// is known; else one round trip.
+pub(super) async fn policy_server(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    working: &mut Working,
+) -> error::Result<()> {
+    let Some(via) = working.unknown_policy_server() else {
+        return Ok(());
+    };
+    let (short, generation) = (working.room.short, working.head.generation);
+    let key = [(short, generation, rooms.storage().server_hash(&via))];
+    let rows = snapshot.multi_get(&schema::SERVER_BY_ROOM, &key).await?;
+    working.take_servers(vec![via], rows);
+    Ok(())
 }
 
 /// What is needed besides of a room that was looked at in the same view.

@@ -108,6 +108,7 @@ impl Needs {
             StateEventType::RoomCreate,
             StateEventType::RoomPowerLevels,
             StateEventType::RoomHistoryVisibility,
+            StateEventType::RoomPolicy,
         ] {
             self.state.insert((event_type, String::new()));
         }

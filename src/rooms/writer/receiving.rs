@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use storage::{Batch, CommitError, Snapshot, schema};
+use storage::{Batch, CommitError, Snapshot, Storage, schema};
 use tokio::sync::oneshot;
 
 use super::{
@@ -31,26 +31,28 @@ enum Attempt {
     Done(Vec<Received>),
     /// Something was in the way.
     Again,
+    /// It is not known whether they were written.
+    Unknown,
     /// They are more than one commit takes.
     TooMany,
 }
 
 impl RoomWriter {
-    /// Receives events that are no drafts of ours, in their order. Goes on when the caller does not.
-    pub(crate) async fn receive_all(
+    /// Receives events that are no drafts of ours, each on its way, in their order. Goes on when the caller does
+    /// not.
+    pub(crate) async fn receive_each(
         self: &Arc<Self>,
         rooms: &Rooms,
-        incoming: Vec<Incoming>,
-        way: Way,
+        incoming: Vec<(Incoming, Way)>,
     ) -> error::Result<Vec<Received>> {
         let mut answers = Vec::with_capacity(incoming.len());
         let start = {
             let mut queue = self.queue.lock();
-            for incoming in incoming {
+            for (incoming, way) in incoming {
                 let (answer, answered) = oneshot::channel();
                 queue.arriving.push_back(Arriving {
                     incoming,
-                    way: way.clone(),
+                    way,
                     answer,
                 });
                 answers.push(answered);
@@ -95,11 +97,21 @@ impl RoomWriter {
         arriving: &VecDeque<Arriving>,
     ) -> error::Result<Vec<Received>> {
         let (mut views, mut most) = (1, ARRIVING_MAX);
+        let mut unknown = false;
         for _ in 0..TRIES_MAX {
             let some: Vec<_> = arriving.iter().take(most).collect();
             match self.attempt_arriving(rooms, &some).await {
-                Ok(Attempt::Done(received)) => return Ok(received),
+                Ok(Attempt::Done(mut received)) => {
+                    if unknown {
+                        let ours = some.iter().map(|one| one.is_ours_without_once());
+                        received.iter_mut().zip(ours).for_each(written);
+                    }
+                    return Ok(received);
+                }
+                // What somebody wants to be written with one of them may be in the way of the others.
+                Ok(Attempt::Again) if some.iter().any(|one| one.is_ours()) => most = 1,
                 Ok(Attempt::Again) => {}
+                Ok(Attempt::Unknown) => unknown = true,
                 Ok(Attempt::TooMany) if some.len() > 1 => most = some.len() / 2,
                 Ok(Attempt::TooMany) => {
                     return Err(error::too_large("This is too much to store at once"));
@@ -153,12 +165,8 @@ impl RoomWriter {
             }
             let (number, accepted) = (judged.event.number, judged.verdict.is_none());
             accept::receive(storage, &mut batch, &mut working, judged, &beside, index);
-            match &one.way {
-                Way::Entering { partial, .. } if accepted => match partial {
-                    Some(join) => join.leave_job(storage, &mut batch, &working),
-                    None => batch.delete(&schema::PARTIAL_ROOM, &self.room.short),
-                },
-                _ => {}
+            if accepted {
+                one.write_rows(storage, &mut batch, &mut working);
             }
             received.push(to_write.received);
             index += 1;
@@ -182,7 +190,8 @@ impl RoomWriter {
                 Ok(Attempt::Done(received))
             }
             // Judged again, they turn out to be known if they were written.
-            Err(CommitError::Unknown | CommitError::Conflict(_) | CommitError::TooOld) => {
+            Err(CommitError::Unknown) => Ok(Attempt::Unknown),
+            Err(CommitError::Conflict(_) | CommitError::Done(_) | CommitError::TooOld) => {
                 Ok(Attempt::Again)
             }
             Err(CommitError::TooLarge) => Ok(Attempt::TooMany),
@@ -200,6 +209,40 @@ impl RoomWriter {
     ) -> error::Result<Judgement> {
         let Arriving { incoming, way, .. } = one;
         incoming::judge(rooms, &self.room, incoming, way, view, working, alone).await
+    }
+}
+
+impl Arriving {
+    fn is_ours(&self) -> bool {
+        matches!(self.way, Way::Ours(_))
+    }
+
+    /// Whether nothing but its id tells that it was sent.
+    fn is_ours_without_once(&self) -> bool {
+        matches!(&self.way, Way::Ours(group) if group.once.is_none())
+    }
+
+    /// Puts what is written with the event, once it is accepted, into the batch.
+    fn write_rows(&self, storage: &Storage, batch: &mut Batch, working: &mut Working) {
+        match &self.way {
+            Way::Heard | Way::NotRecommended(_) | Way::HandedOver => {}
+            Way::Ours(group) => {
+                let ids = [self.incoming.pdu.event_id().to_owned()];
+                accept::finish_group(batch, group, &ids);
+                working.remember(group, &ids);
+            }
+            Way::Entering { partial, .. } => match partial {
+                Some(join) => join.leave_job(storage, batch, working),
+                None => batch.delete(&schema::PARTIAL_ROOM, &working.room.short),
+            },
+        }
+    }
+}
+
+/// An event of ours that turns out to be known was written by the try before.
+fn written((received, ours): (&mut Received, bool)) {
+    if ours && *received == Received::Known {
+        *received = Received::Accepted;
     }
 }
 

@@ -140,6 +140,13 @@ impl Working {
             .unwrap_or_default()
     }
 
+    /// Whether this group was sent before, as far as was looked.
+    pub(crate) fn was_sent(&self, group: &Group) -> bool {
+        group
+            .once
+            .is_some_and(|once| self.once.contains_key(&once.name))
+    }
+
     /// Remembers the answer to a group, for a second one with the same once key in the same batch.
     pub(crate) fn remember(&mut self, group: &Group, ids: &[OwnedEventId]) {
         if let Some(once) = group.once {

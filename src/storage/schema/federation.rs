@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::SigningKeyRow;
 use crate::{NameHash, Raw, table::tables, value::records};
 
 tables! { FEDERATION_TABLES:
@@ -11,6 +12,8 @@ tables! { FEDERATION_TABLES:
     171 KEYS_ANSWER_BY_SERVER Point: NameHash => Raw;
     /// Servers that did not answer and are left alone for a while. Federation writes them.
     172 BACK_OFF_BY_SERVER Range: NameHash => BackOffRow;
+    /// The keys with which this server signs as a policy server, the last one now. Federation writes them.
+    220 POLICY_KEY_BY_NUMBER Range: u32 => SigningKeyRow;
 }
 
 /// A key of another server.

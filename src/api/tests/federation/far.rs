@@ -46,6 +46,31 @@ pub(super) struct Told {
     overrides: Vec<(String, Value)>,
     /// To what it answers that it knows nothing.
     refused: Vec<String>,
+    /// What it does as a policy server.
+    pub(super) policy: Policy,
+}
+
+/// What the played server does as a policy server.
+#[derive(Clone, Default)]
+pub(super) enum Policy {
+    /// It is none.
+    #[default]
+    None,
+    /// It signs with the key of this seed.
+    Signs(u8),
+    /// It answers this, with this status.
+    Says(u16, Value),
+}
+
+/// The key of a policy server that was made of this seed.
+pub(super) fn policy_key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32], pdu::POLICY_KEY_NAME).unwrap()
+}
+
+/// What a room says that names the played server.
+pub(super) fn policy_of(seed: u8) -> Value {
+    let key = policy_key(seed).verify_key().to_base64();
+    json!({ "via": FAR, "public_keys": { "ed25519": key } })
 }
 
 /// A room of ours in which Bob of the played server is.
@@ -80,8 +105,13 @@ impl World {
         let told: Arc<Mutex<Told>> = Arc::default();
         let (playing, answering) = (far.clone(), Arc::clone(&told));
         let name = ServerName::parse(FAR).unwrap();
+        let rules = RoomRules::of(&version).unwrap();
         network.play(&name, move |request| {
-            answer(&playing, &answering.lock(), &request)
+            let told = answering.lock();
+            match request.uri().path() {
+                "/_matrix/policy/v1/sign" => told.policy.answer(rules, &request),
+                _ => answer(&playing, &told, &request),
+            }
         });
         let mut world = Self {
             network,
@@ -89,7 +119,7 @@ impl World {
             server,
             far,
             told,
-            rules: RoomRules::of(&version).unwrap(),
+            rules,
             room: "!not:yet".try_into().unwrap(),
             alice: String::new(),
             bob: format!("@bob:{FAR}").try_into().unwrap(),
@@ -370,6 +400,20 @@ impl World {
         self.told.lock().overrides.insert(0, answer);
     }
 
+    /// How often the played server was asked to sign something.
+    pub(super) fn asked_to_sign(&self) -> usize {
+        let asked = self.network.asked_of(FAR.try_into().unwrap());
+        let asked = asked.iter();
+        asked
+            .filter(|what| *what == "POST /_matrix/policy/v1/sign")
+            .count()
+    }
+
+    /// What the played server does from now on as a policy server.
+    pub(super) fn policy(&self, policy: Policy) {
+        self.told.lock().policy = policy;
+    }
+
     /// How often the played server was asked for a path that begins so.
     pub(super) fn asked(&self, path: &str) -> usize {
         let far = ServerName::parse(FAR).unwrap();
@@ -420,6 +464,22 @@ fn percent_decoded(text: &str) -> String {
         .decode_utf8()
         .unwrap()
         .into_owned()
+}
+
+impl Policy {
+    fn answer(&self, rules: &RoomRules, request: &Request<Bytes>) -> Response<Bytes> {
+        let (status, answer) = match self {
+            Self::None => (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "No" })),
+            Self::Says(status, answer) => (*status, answer.clone()),
+            Self::Signs(seed) => {
+                let pdu = Pdu::parse(request.body(), rules).unwrap();
+                let signature = pdu.policy_signature(rules, &policy_key(*seed));
+                (200, json!({ FAR: { "ed25519:policy_server": signature } }))
+            }
+        };
+        let body = Bytes::from(answer.to_string());
+        Response::builder().status(status).body(body).unwrap()
+    }
 }
 
 impl Told {

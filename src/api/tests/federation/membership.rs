@@ -20,74 +20,84 @@ use crate::{
     tests::{ALL, request},
 };
 
-const A: &str = "a.example";
-const B: &str = "b.example";
-const C: &str = "c.example";
+pub(in crate::tests::federation) const A: &str = "a.example";
+pub(in crate::tests::federation) const B: &str = "b.example";
+pub(in crate::tests::federation) const C: &str = "c.example";
 /// It is nowhere.
 const NOWHERE: &str = "nowhere.example";
 const V3: &str = "/_matrix/client/v3";
 
 /// Servers that know of each other.
-struct World {
-    network: Network,
-    clock: Clock,
+pub(in crate::tests::federation) struct World {
+    pub(in crate::tests::federation) network: Network,
+    pub(in crate::tests::federation) clock: Clock,
 }
 
 /// Somebody with a client.
-struct Person {
-    server: Server,
-    user_id: OwnedUserId,
+pub(in crate::tests::federation) struct Person {
+    pub(in crate::tests::federation) server: Server,
+    pub(in crate::tests::federation) user_id: OwnedUserId,
     token: String,
 }
 
 /// What a server said.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    body: Value,
+pub(in crate::tests::federation) struct Answer {
+    pub(in crate::tests::federation) status: u16,
+    pub(in crate::tests::federation) body: Value,
 }
 
 impl Answer {
     #[track_caller]
-    fn ok(self) -> Value {
+    pub(in crate::tests::federation) fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body
     }
 
     #[track_caller]
-    fn refused(self, status: u16, errcode: &str) {
+    pub(in crate::tests::federation) fn refused(self, status: u16, errcode: &str) {
         let code = self.body["errcode"].as_str().unwrap_or_default();
         assert_eq!((self.status, code), (status, errcode), "{}", self.body);
     }
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::tests::federation) fn new() -> Self {
         Self {
             network: Network::default(),
             clock: Clock::standing_at(1_700_000_000_000),
         }
     }
 
-    async fn server(&self, name: &str) -> Server {
+    pub(in crate::tests::federation) async fn server(&self, name: &str) -> Server {
+        self.server_with(name, |_| ()).await
+    }
+
+    /// A server whose settings are changed a little.
+    pub(in crate::tests::federation) async fn server_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Server {
         let mut config = Config::default();
         config.registration.enabled = true;
         config.registration.require_token = false;
         config.rate_limits.enabled = false;
+        change(&mut config);
         self.network.server(name, &self.clock, config).await
     }
 
-    fn take_away(&self, server: &str) {
+    pub(in crate::tests::federation) fn take_away(&self, server: &str) {
         self.network.take_away(&name(server));
     }
 
-    fn bring_back(&self, server: &str) {
+    pub(in crate::tests::federation) fn bring_back(&self, server: &str) {
         self.network.bring_back(&name(server));
     }
 }
 
 impl Person {
-    async fn new(server: &Server, name: &str) -> Self {
+    pub(in crate::tests::federation) async fn new(server: &Server, name: &str) -> Self {
         let auth = json!({ "type": "m.login.dummy" });
         let body = json!({ "username": name, "password": "correct horse", "auth": auth });
         let answer = ask(server, "", Method::POST, &format!("{V3}/register"), &body).await;
@@ -99,55 +109,64 @@ impl Person {
         }
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(in crate::tests::federation) async fn post(&self, path: &str, body: Value) -> Answer {
         let path = format!("{V3}{path}");
         ask(&self.server, &self.token, Method::POST, &path, &body).await
     }
 
-    async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(in crate::tests::federation) async fn put(&self, path: &str, body: Value) -> Answer {
         let path = format!("{V3}{path}");
         ask(&self.server, &self.token, Method::PUT, &path, &body).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(in crate::tests::federation) async fn get(&self, path: &str) -> Answer {
         let path = format!("{V3}{path}");
         ask(&self.server, &self.token, Method::GET, &path, &json!({})).await
     }
 
-    async fn create(&self, room: Value) -> String {
+    pub(in crate::tests::federation) async fn create(&self, room: Value) -> String {
         let created = self.post("/createRoom", room).await.ok();
         created["room_id"].as_str().unwrap().to_owned()
     }
 
-    async fn join(&self, room: &str, via: &[&str]) -> Answer {
+    pub(in crate::tests::federation) async fn join(&self, room: &str, via: &[&str]) -> Answer {
         let via: Vec<_> = via.iter().map(|server| format!("via={server}")).collect();
         let room = room.replace('#', "%23");
         self.post(&format!("/join/{room}?{}", via.join("&")), json!({}))
             .await
     }
 
-    async fn leave(&self, room: &str) -> Answer {
+    pub(in crate::tests::federation) async fn leave(&self, room: &str) -> Answer {
         self.post(&format!("/rooms/{room}/leave"), json!({})).await
     }
 
-    async fn invite(&self, room: &str, other: &Person) -> Answer {
+    pub(in crate::tests::federation) async fn invite(&self, room: &str, other: &Person) -> Answer {
         let body = json!({ "user_id": other.user_id });
         self.post(&format!("/rooms/{room}/invite"), body).await
     }
 
-    async fn set(&self, room: &str, event_type: &str, content: Value) {
+    pub(in crate::tests::federation) async fn set(
+        &self,
+        room: &str,
+        event_type: &str,
+        content: Value,
+    ) {
         let path = format!("/rooms/{room}/state/{event_type}/");
         self.put(&path, content).await.ok();
     }
 
     /// Who is what in a room, as this one's server sees it.
-    async fn membership(&self, room: &str, other: &Person) -> Value {
+    pub(in crate::tests::federation) async fn membership(
+        &self,
+        room: &str,
+        other: &Person,
+    ) -> Value {
         let path = format!("/rooms/{room}/state/m.room.member/{}", other.user_id);
         self.get(&path).await.body["membership"].clone()
     }
 
     /// One of the lists of rooms of a first sync.
-    async fn rooms(&self, list: &str) -> Value {
+    pub(in crate::tests::federation) async fn rooms(&self, list: &str) -> Value {
         let filter = "%7B%22room%22:%7B%22include_leave%22:true%7D%7D";
         let sync = self.get(&format!("/sync?filter={filter}")).await.ok();
         sync["rooms"][list].clone()
@@ -172,7 +191,13 @@ async fn ended_by(person: &Person, room: &str, membership: &str, by: &Person) {
     );
 }
 
-async fn ask(server: &Server, token: &str, method: Method, path: &str, body: &Value) -> Answer {
+pub(in crate::tests::federation) async fn ask(
+    server: &Server,
+    token: &str,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Answer {
     let body = match method {
         Method::GET => String::new(),
         _ => body.to_string(),
@@ -197,6 +222,6 @@ fn types(events: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn name(server: &str) -> OwnedServerName {
+pub(in crate::tests::federation) fn name(server: &str) -> OwnedServerName {
     server.try_into().unwrap()
 }

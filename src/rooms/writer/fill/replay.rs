@@ -24,7 +24,7 @@ use storage::{
 };
 
 use super::super::{
-    incoming::{Again, Around, judge_again, resolved},
+    incoming::{Again, Around, judge_again, not_recommended, resolved},
     judge::{CurrentChange, Judged},
 };
 use crate::{
@@ -251,6 +251,9 @@ impl Replay<'_> {
         };
         let again = judge_again(self.rooms, self.room, event, &around, &mut self.nodes);
         let mut again = again.await?;
+        if again.soft_failed.is_none() {
+            again.soft_failed = verdict.as_ref().and_then(not_recommended);
+        }
         let nodes = std::mem::take(&mut again.new_nodes);
         self.put_roots(event.number, again.roots, nodes);
         let outcome = match (&again.rejected, &again.soft_failed) {

@@ -143,13 +143,7 @@ impl Judging<'_> {
         let visibility = (StateEventType::RoomHistoryVisibility, String::new());
         let visibility = state.get(&(before, visibility));
         let visibility = visibility_of(visibility.map(|event| &*event.pdu));
-        let after = match (self.own_key(), &rejected) {
-            (Some((event_type, state_key)), None) => {
-                let key = self.room.tree_key(&event_type, &state_key);
-                self.changed(before, &[(key, Some(self.number()))]).await?
-            }
-            _ => before,
-        };
+        let after = self.state_after(before, rejected.is_some()).await?;
         let roots = EventRoots { before, after };
         Ok((rejected, soft_failed, roots, visibility))
     }

@@ -9,11 +9,11 @@ use ruma::{
 };
 use storage::{
     NameHash, Range, Reads,
-    schema::{self, EventHeader, Gap, Place},
+    schema::{self, EventHeader, Gap, Place, Sent},
 };
 
 use super::Judging;
-use crate::{Room, Standing, StoredEvent, redact_all};
+use crate::{Room, Standing, StoredEvent, redact_all, writer::Way};
 
 impl Judging<'_> {
     /// The auth chain of the event, and the hash of the set that names it.
@@ -75,7 +75,7 @@ impl Judging<'_> {
             replaces_state: replaced.map(|event| event.number),
             thread: None,
             visibility,
-            sent: None,
+            sent: self.sent(),
             redacts: pdu.redacts().map(ToString::to_string),
             redacted_because: None,
         };
@@ -84,6 +84,14 @@ impl Judging<'_> {
             header,
             pdu,
         })
+    }
+
+    /// The device of ours that sent the event, and its transaction.
+    fn sent(&self) -> Option<Sent> {
+        match self.way {
+            Way::Ours(group) => group.drafts.first()?.sent.clone(),
+            _ => None,
+        }
     }
 
     /// What comes in late of somebody who was removed together with all they said is stored pruned (MSC4293).

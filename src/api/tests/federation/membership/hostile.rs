@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
 use super::{
     A, Answer, B, Person, World, name,
-    played::{EVIL, EvilRoom},
+    played::{EVIL, EvilRoom, eve},
 };
 
 /// Lets Bob join a room of the evil server, which answers as it is told.
@@ -43,6 +43,69 @@ async fn join(
     (bob, room.room_id, answer)
 }
 
+/// A room where what once allowed its name is told only to who asks for it, if at all: whether Bob sees the name
+/// who joins it, and how often that was asked for.
+async fn name_seen(version: &str, tells: bool) -> (bool, usize) {
+    let world = World::new();
+    let b = world.server(B).await;
+    let bob = Person::new(&b, "bob").await;
+    let peer = world.network.peer(EVIL, &world.clock).await;
+    let mut room = EvilRoom::new(&peer, version);
+    let mut levels = match room.rules.room_id_is_create_event_id() {
+        true => json!({}),
+        false => json!({ "users": { eve().as_str(): 100 } }),
+    };
+    levels["state_default"] = json!(0);
+    room.put("m.room.power_levels", "", &levels);
+    let dana: OwnedUserId = "@dana:evil.example".try_into().unwrap();
+    let member = |room: &mut EvilRoom, name: &str| {
+        let join = json!({ "membership": "join", "displayname": name });
+        room.put_by(&dana, "m.room.member", dana.as_str(), &join);
+    };
+    member(&mut room, "Dana");
+    let event = room.events.last().unwrap();
+    let event: Value = serde_json::from_slice(event.json()).unwrap();
+    room.put_by(&dana, "m.room.name", "", &json!({ "name": "Named" }));
+    member(&mut room, "D");
+    let mut whole = room.state();
+    for list in ["state", "auth_chain"] {
+        let events = whole[list].as_array_mut().unwrap();
+        events.retain(|one| *one != event);
+    }
+    let (told, whole) = (room.template(bob.user_id.as_str()), whole.to_string());
+    let keys = String::from_utf8(peer.own_keys_answer()).unwrap();
+    let single = json!({ "origin": EVIL, "origin_server_ts": 1, "pdus": [event] }).to_string();
+    world
+        .network
+        .play(&name(EVIL), move |request: Request<Bytes>| {
+            let path = request.uri().path();
+            let body = if path.contains("/make_join/") {
+                told.to_string()
+            } else if path.contains("/send_join/") {
+                whole.clone()
+            } else if path.contains("/event/") && tells {
+                single.clone()
+            } else {
+                keys.clone()
+            };
+            Response::new(body.into())
+        });
+    bob.join(room.room_id.as_str(), &[EVIL]).await.ok();
+    let path = format!("/rooms/{}/state/m.room.name/", room.room_id);
+    let seen = bob.get(&path).await.body["name"] == "Named";
+    let asked = world.network.asked_of(&name(EVIL));
+    let asked = asked.iter().filter(|what| what.contains("/event/"));
+    (seen, asked.count())
+}
+
+#[tokio::test]
+async fn what_allows_some_of_the_state_is_fetched_where_it_was_not_told() {
+    for version in ["6", "11", "12"] {
+        assert_eq!(name_seen(version, true).await, (true, 1), "{version}");
+        assert_eq!(name_seen(version, false).await, (false, 1), "{version}");
+    }
+}
+
 /// Whether Bob came into the room.
 async fn came_in(bob: &Person, room: &RoomId) -> bool {
     bob.rooms("join").await[room.as_str()].is_object()
@@ -57,6 +120,22 @@ async fn an_honest_answer_is_taken() {
         answer.ok();
         assert!(came_in(&bob, &room).await, "{version}");
     }
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_said_is_1_or_2() {
+    let unsaid = |told: &mut Value| drop(told.as_object_mut().unwrap().remove("room_version"));
+    for version in ["1", "2"] {
+        let (bob, room, answer) = join(version, unsaid, |_, _| {}).await;
+        answer.ok();
+        assert!(came_in(&bob, &room).await, "{version}");
+        let path = format!("/rooms/{room}/state/m.room.create/");
+        let create = bob.get(&path).await.ok();
+        assert_eq!(create["room_version"], version);
+    }
+    let (bob, room, answer) = join("6", unsaid, |_, _| {}).await;
+    answer.refused(502, "M_UNKNOWN");
+    assert!(!came_in(&bob, &room).await);
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Inviting, by servers that have to do with the room and for people who may not want it.
 
-use pdu::Pdu;
-use serde_json::json;
+use bytes::Bytes;
+use http::{Request, Response};
+use pdu::{Pdu, RoomRules};
+use serde_json::{Value, json};
 use storage::schema;
 
-use super::{A, B, C, Person, World, ended_by, types};
+use super::{A, B, C, Person, World, ended_by, name, types};
 use crate::Server;
 
 #[tokio::test]
@@ -35,6 +37,61 @@ async fn an_invite_shows_the_room_and_opens_it() {
 }
 
 #[tokio::test]
+async fn an_old_server_is_asked_as_it_knows_it() {
+    let world = World::new();
+    let a = world.server(A).await;
+    let alice = Person::new(&a, "alice").await;
+    let old = world.network.peer("old.example", &world.clock).await;
+    let (signing, keys) = (old.signing_keys().current(), old.own_keys_answer());
+    let rules = RoomRules::named("2").unwrap();
+    let server = name("old.example");
+    let me = server.clone();
+    world.network.play(&server, move |request: Request<Bytes>| {
+        let path = request.uri().path();
+        let (status, body) = if path.starts_with("/_matrix/federation/v1/invite/") {
+            let told: Value = serde_json::from_slice(request.body()).unwrap();
+            let described = told["unsigned"]["invite_room_state"].as_array().unwrap();
+            assert!(described.iter().any(|one| one["type"] == "m.room.create"));
+            let pdu = Pdu::parse(request.body(), rules).unwrap();
+            let signed = pdu.signed_also(rules, &signing, &me).unwrap();
+            let event: Value = serde_json::from_slice(signed.json()).unwrap();
+            (200, json!([200, { "event": event }]).to_string())
+        } else if path == "/_matrix/key/v2/server" {
+            (200, String::from_utf8(keys.clone()).unwrap())
+        } else {
+            (
+                404,
+                json!({ "errcode": "M_UNRECOGNIZED", "error": "What?" }).to_string(),
+            )
+        };
+        Response::builder()
+            .status(status)
+            .body(body.into())
+            .unwrap()
+    });
+    let otto = json!({ "user_id": "@otto:old.example" });
+    for version in ["1", "2"] {
+        let room = json!({ "preset": "private_chat", "room_version": version });
+        let room = alice.create(room).await;
+        let path = format!("/rooms/{room}/invite");
+        alice.post(&path, otto.clone()).await.ok();
+        let path = format!("/rooms/{room}/state/m.room.member/@otto:old.example");
+        assert_eq!(alice.get(&path).await.ok()["membership"], "invite");
+    }
+    let asked = world.network.asked_of(&server);
+    let invites = |version: &str| {
+        let begin = format!("PUT /_matrix/federation/{version}/invite/");
+        asked.iter().filter(|what| what.starts_with(&begin)).count()
+    };
+    assert_eq!((invites("v2"), invites("v1")), (2, 2));
+    // Rooms of later versions it cannot know.
+    let room = alice.create(json!({ "room_version": "11" })).await;
+    let path = format!("/rooms/{room}/invite");
+    alice.post(&path, otto).await.refused(502, "M_UNKNOWN");
+    assert_eq!(world.network.asked_of(&server).len(), asked.len() + 1);
+}
+
+#[tokio::test]
 async fn people_are_invited_into_a_new_room() {
     let world = World::new();
     let (a, b) = (world.server(A).await, world.server(B).await);
@@ -49,6 +106,31 @@ async fn people_are_invited_into_a_new_room() {
     assert_eq!(own["content"]["is_direct"], true);
     let path = format!("/rooms/{room}/state/m.room.member/{gone}");
     alice.get(&path).await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn nobody_is_invited_too_often_whoever_invites_them() {
+    let world = World::new();
+    let a = world.server(A).await;
+    let limits = |config: &mut config::Config| {
+        config.rate_limits.enabled = true;
+        config.rate_limits.invites_of_user = "2, then 1/h".parse().ok();
+        config.rate_limits.invites_to_room = None;
+    };
+    let b = world.server_with(B, limits).await;
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let (beth, mut rooms) = (Person::new(&b, "beth").await, Vec::new());
+    for _ in 0..3 {
+        let room = json!({ "preset": "private_chat" });
+        rooms.push(alice.create(room).await);
+    }
+    for room in &rooms[..2] {
+        alice.invite(room, &bob).await.ok();
+    }
+    let refused = alice.invite(&rooms[2], &bob).await;
+    assert!(refused.body["retry_after_ms"].as_u64().unwrap() > 1_000_000);
+    refused.refused(429, "M_LIMIT_EXCEEDED");
+    alice.invite(&rooms[2], &beth).await.ok();
 }
 
 #[tokio::test]
