@@ -4,18 +4,18 @@ use std::{future::Future, net::IpAddr, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use error::Result;
-use http::request;
+use http::{Uri, request};
 use ruma::{
     OwnedServerName, ServerName,
     api::{
         auth_scheme::{
-            AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme,
+            AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, AuthScheme,
             ExtractTokenError, NoAccessToken, NoAuthentication, extract_bearer_or_query_token,
         },
         federation::authentication::ServerSignatures,
     },
 };
-use users::{Requester, Seen};
+use users::{ApplicationService, Requester, Seen};
 
 use crate::{
     Server,
@@ -32,6 +32,8 @@ pub enum Authentication {
     OptionalAccessToken,
     /// An access token.
     AccessToken,
+    /// The token of an application service.
+    ApplicationService,
     /// The signature of another server.
     ServerSignatures,
 }
@@ -82,6 +84,11 @@ pub trait Scheme: AuthScheme {
         None
     }
 
+    /// Whether nobody counts how often the caller asks: the operator registered it.
+    fn is_unlimited(_: &Self::Caller) -> bool {
+        false
+    }
+
     /// What the body has to be before anybody reads it.
     ///
     /// # Errors
@@ -118,13 +125,76 @@ impl Scheme for NoAccessToken {
     }
 }
 
-/// Application services are not proven yet; a token sent along proves nothing and is not looked at.
+/// The application service that asks, if one does. Whoever else sends a token along is nobody here.
+#[derive(Clone, Debug)]
+pub struct MaybeService {
+    service: Option<Arc<ApplicationService>>,
+    token_sent: bool,
+}
+
+impl MaybeService {
+    /// The service, for what only services may ask ([spec]).
+    ///
+    /// # Errors
+    ///
+    /// 401 `M_MISSING_TOKEN` if no token came, `M_UNKNOWN_TOKEN` if it is none of a service.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions
+    pub(crate) fn required(self) -> Result<Arc<ApplicationService>> {
+        match self.service {
+            Some(service) => Ok(service),
+            None if self.token_sent => Err(error::unknown_token(
+                false,
+                "This is not the token of an application service",
+            )),
+            None => Err(missing_token()),
+        }
+    }
+}
+
 impl Scheme for AppserviceTokenOptional {
-    type Caller = ();
+    type Caller = MaybeService;
     const AUTHENTICATION: Authentication = Authentication::None;
 
-    async fn prove(server: &Server, head: &request::Parts, body: Body) -> Result<((), Bytes)> {
-        NoAuthentication::prove(server, head, body).await
+    fn is_unlimited(caller: &MaybeService) -> bool {
+        caller.service.is_some()
+    }
+
+    async fn prove(
+        server: &Server,
+        head: &request::Parts,
+        body: Body,
+    ) -> Result<(MaybeService, Bytes)> {
+        let token = token(head);
+        let token_sent = !matches!(token, Ok(None));
+        let token = token.ok().flatten();
+        let service = token.and_then(|token| server.users.find_application_service(&token));
+        let caller = MaybeService {
+            service,
+            token_sent,
+        };
+        let body = body::read(&head.headers, body, body::LIMIT_OF_STRANGERS).await?;
+        Ok((caller, body))
+    }
+}
+
+impl Scheme for AppserviceToken {
+    type Caller = Arc<ApplicationService>;
+    const AUTHENTICATION: Authentication = Authentication::ApplicationService;
+
+    fn is_unlimited(_: &Arc<ApplicationService>) -> bool {
+        true
+    }
+
+    async fn prove(
+        server: &Server,
+        head: &request::Parts,
+        body: Body,
+    ) -> Result<(Arc<ApplicationService>, Bytes)> {
+        let found = service(server, head).await;
+        let (service, body) = body::unless_refused(found, body).await?;
+        let body = body::read(&head.headers, body, limit(server)).await?;
+        Ok((service, body))
     }
 }
 
@@ -213,11 +283,25 @@ fn limit(server: &Server) -> usize {
 ///
 /// As [`find_requester`], and 401 `M_MISSING_TOKEN` when none came.
 pub(crate) async fn requester(server: &Server, head: &request::Parts) -> Result<Arc<Requester>> {
-    find_requester(server, head).await?.ok_or_else(|| {
-        error::missing_token(
-            "This needs an access token, in the header `Authorization: Bearer TOKEN`",
-        )
-    })
+    find_requester(server, head)
+        .await?
+        .ok_or_else(missing_token)
+}
+
+/// The application service whose token came along.
+///
+/// # Errors
+///
+/// As [`requester`], and 403 `M_FORBIDDEN` when it is somebody's, but no service's.
+async fn service(server: &Server, head: &request::Parts) -> Result<Arc<ApplicationService>> {
+    let token = token(head)?.ok_or_else(missing_token)?;
+    if let Some(service) = server.users.find_application_service(&token) {
+        return Ok(service);
+    }
+    match server.users.authenticate(&token).await? {
+        Some(_) => Err(error::forbidden("This is for application services only")),
+        None => Err(unknown_token()),
+    }
 }
 
 /// The user whose access token came along. `None` when none came.
@@ -225,13 +309,24 @@ pub(crate) async fn requester(server: &Server, head: &request::Parts) -> Result<
 /// # Errors
 ///
 /// 401 `M_UNKNOWN_TOKEN` when it is nobody's, 401 `M_MISSING_TOKEN` when the `Authorization` header
-/// holds something else than a token, 401 `M_USER_LOCKED`.
+/// holds something else than a token, 401 `M_USER_LOCKED`; of an application service as
+/// [`users::Users::act_as`].
 async fn find_requester(server: &Server, head: &request::Parts) -> Result<Option<Arc<Requester>>> {
     let Some(token) = token(head)? else {
         return Ok(None);
     };
-    let found = match head.extensions.get::<EvenLocked>() {
-        Some(EvenLocked) => server.users.authenticate_even_locked(&token).await?,
+    let found = match server.users.find_application_service(&token) {
+        Some(service) => {
+            let user_id = parameter(&head.uri, "user_id")?;
+            let device_id = parameter(&head.uri, "device_id")?;
+            let requester = server
+                .users
+                .act_as(&service, user_id.as_deref(), device_id.as_deref());
+            Some(requester.await?)
+        }
+        None if head.extensions.get::<EvenLocked>().is_some() => {
+            server.users.authenticate_even_locked(&token).await?
+        }
         None => server.users.authenticate(&token).await?,
     };
     let requester = found.ok_or_else(unknown_token)?;
@@ -266,8 +361,30 @@ impl EvenLocked {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+fn missing_token() -> error::Error {
+    error::missing_token("This needs an access token, in the header `Authorization: Bearer TOKEN`")
+}
+
 fn unknown_token() -> error::Error {
     error::unknown_token(false, "This access token is not valid (any more)")
+}
+
+/// A parameter of the query, decoded.
+///
+/// # Errors
+///
+/// 400 `M_INVALID_PARAM` if it is not UTF-8.
+fn parameter(uri: &Uri, name: &str) -> Result<Option<String>> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let mut found = pairs.filter_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name));
+    let Some((_, value)) = found.next() else {
+        return Ok(None);
+    };
+    let value = value.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&value).decode_utf8();
+    let decoded =
+        decoded.map_err(|_| error::invalid_param(format!("`{name}` in the query is not UTF-8")))?;
+    Ok(Some(decoded.into_owned()))
 }
 
 /// The access token in the header, or in the query, where older clients put it.

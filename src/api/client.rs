@@ -3,6 +3,7 @@
 mod account;
 mod admin;
 mod alias;
+mod appservice;
 mod authenticated_media;
 mod backup;
 mod config;
@@ -87,6 +88,7 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(admin::is_user_suspended)
         .endpoint(admin::lock_user)
         .endpoint(admin::suspend_user)
+        .endpoint(appservice::request_ping)
         .endpoint(backup::add_backup_keys)
         .endpoint(backup::add_backup_keys_for_room)
         .endpoint(backup::add_backup_keys_for_session)
@@ -111,7 +113,7 @@ fn of_people(routes: Routes) -> Routes {
         .endpoint(device::delete_devices)
         .endpoint(device::get_device)
         .endpoint(device::get_devices)
-        .endpoint(device::update_device)
+        .download(device::update_device)
         .endpoint(filter::create_filter)
         .written(filter::get_filter)
         .endpoint(keys::claim_keys)

@@ -32,7 +32,7 @@ mod suspended;
 mod tests;
 
 pub use self::{
-    authenticate::Origin,
+    authenticate::{MaybeService, Origin},
     body::Body,
     content::Content,
     endpoint::{Call, Route},

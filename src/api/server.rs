@@ -102,6 +102,7 @@ impl Server {
             support: parts.config.support.clone(),
             limits: parts.config.limits.clone(),
             server_notices: parts.config.server_notices.clone(),
+            application_services: parts.config.application_services.clone(),
         };
         let users = Users::open(
             &parts.storage,

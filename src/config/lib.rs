@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod declare;
+mod application_services;
 mod delayed_events;
 mod directory;
 mod example;
@@ -40,6 +41,9 @@ mod support;
 mod tests;
 
 pub use self::{
+    application_services::{
+        ApplicationService, ApplicationServices, IdPattern, Namespace, RegistrationFile,
+    },
     delayed_events::DelayedEvents,
     directory::Directory,
     federation::{Federation, HostPort, ServerAddress},
@@ -147,6 +151,8 @@ sections! {
     presence: Presence;
     /// What this server has to say to people.
     server_notices: ServerNotices;
+    /// Bridges and bots, which act for many people.
+    application_services: ApplicationServices;
     /// Other servers.
     federation: Federation;
     /// This server as one that rooms ask what to let through.
@@ -198,6 +204,7 @@ impl Config {
         media::check(&self.media, &mut problems);
         support::check(self, &mut problems);
         server_notices::check(&self.server_notices, &mut problems);
+        application_services::check(&self.application_services, &mut problems);
         federation::check(&self.federation, &mut problems);
         policy_server::check(&self.policy_server, &mut problems);
         Problems::unless_empty(problems)

@@ -6,7 +6,7 @@ use http::StatusCode;
 use ruma::{
     RoomVersionId,
     api::error::{
-        ErrorKind, IncompatibleRoomVersionErrorData, LimitExceededErrorData,
+        BadStatusErrorData, ErrorKind, IncompatibleRoomVersionErrorData, LimitExceededErrorData,
         ResourceLimitExceededErrorData, RetryAfter, UnknownTokenErrorData,
         UserLimitExceededErrorData, WrongRoomKeysVersionErrorData,
     },
@@ -33,6 +33,8 @@ kinds! {
     bad_json: BAD_REQUEST BadJson;
     /// 403 `M_BAD_STATE`: the change cannot be made from here, such as unbanning who is not banned.
     bad_state: FORBIDDEN BadState;
+    /// 502 `M_CONNECTION_FAILED`: an application service cannot be reached.
+    connection_failed: BAD_GATEWAY ConnectionFailed;
     /// 409 `M_CANNOT_OVERWRITE_MEDIA`: there is a file under this id already.
     cannot_overwrite_media: CONFLICT CannotOverwriteMedia;
     /// 403 `M_CANNOT_LEAVE_SERVER_NOTICE_ROOM`: the room of server notices cannot be left.
@@ -83,6 +85,8 @@ kinds! {
     unknown_device: BAD_REQUEST UnknownDevice;
     /// 404 `M_UNRECOGNIZED`: no such endpoint.
     unrecognized: NOT_FOUND Unrecognized;
+    /// 400 `M_URL_NOT_SET`: an application service is to be asked, and has no URL.
+    url_not_set: BAD_REQUEST UrlNotSet;
     /// 400 `M_UNSUPPORTED_ROOM_VERSION`: `createRoom` asks for a version that we do not know.
     unsupported_room_version: BAD_REQUEST UnsupportedRoomVersion;
     /// 403 `M_USER_DEACTIVATED`: the account is no longer in use.
@@ -95,6 +99,18 @@ kinds! {
     user_suspended: FORBIDDEN UserSuspended;
     /// 400 `M_WEAK_PASSWORD`: the password is not strong enough.
     weak_password: BAD_REQUEST WeakPassword;
+}
+
+/// 502 `M_BAD_STATUS`: an application service answered with `status` and this body.
+pub fn bad_status(
+    status: StatusCode,
+    body: impl Into<String>,
+    message: impl Into<String>,
+) -> Error {
+    let mut data = BadStatusErrorData::new();
+    data.status = Some(status);
+    data.body = Some(body.into());
+    Error::new(StatusCode::BAD_GATEWAY, ErrorKind::BadStatus(data), message)
 }
 
 /// 400 `M_INCOMPATIBLE_ROOM_VERSION`: the room has a version that the joining server lacks.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use ruma::{
     ServerName,
     api::{
@@ -15,6 +15,9 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{Broken, Federation, Limits, policy::class_of_path, sign};
 use config::{Class, Direction};
+
+/// What we are called.
+const AGENT: &str = concat!("Chapar/", env!("CARGO_PKG_VERSION"));
 
 /// How much the answer to a request may take, and whether it is worth asking a server that did not answer
 /// lately.
@@ -293,6 +296,42 @@ impl Federation {
         }
     }
 
+    /// Asks an application service, at the URL of its registration, for what is at a path below that.
+    ///
+    /// # Errors
+    ///
+    /// See [`Broken`].
+    pub async fn ask_service(
+        &self,
+        url: &Uri,
+        hs_token: &str,
+        (method, path): (Method, &str),
+        body: String,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, Broken> {
+        let unreachable = |why: String| Broken::Unreachable(why);
+        let url = format!("{}{path}", url.to_string().trim_end_matches('/'));
+        let mut token = HeaderValue::from_str(&format!("Bearer {hs_token}"))
+            .map_err(|_| unreachable("its token is none".to_owned()))?;
+        token.set_sensitive(true);
+        let request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(header::AUTHORIZATION, token)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, AGENT)
+            .body(Bytes::from(body))
+            .map_err(|fault| unreachable(fault.to_string()))?;
+        let called = self.transport().call(request, limits);
+        match tokio::time::timeout(limits.time, called).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unreachable(format!(
+                "no answer within {} s",
+                limits.time.as_secs()
+            ))),
+        }
+    }
+
     fn limits(&self, patience: Patience) -> Limits {
         Limits {
             bytes: patience.bytes,
@@ -336,7 +375,7 @@ impl Federation {
             self.sign(&mut request, to)
                 .map_err(|fault| Failure::BadAnswer(format!("the request is not JSON: {fault}")))?;
         }
-        let agent = HeaderValue::from_static(concat!("Chapar/", env!("CARGO_PKG_VERSION")));
+        let agent = HeaderValue::from_static(AGENT);
         request.headers_mut().insert(header::USER_AGENT, agent);
         let limits = self.limits(patience);
         let began = self.now();

@@ -54,6 +54,8 @@ pub struct Http {
     matrix: Client<Connector, Full<Bytes>>,
     /// To web servers, which say who answers for a name.
     web: Client<Connector, Full<Bytes>>,
+    /// To places that the operator named.
+    named: Client<Connector, Full<Bytes>>,
     well_known: WellKnown,
     /// Names that are not to be looked for.
     known: Vec<String>,
@@ -93,6 +95,7 @@ impl Http {
         Ok(Self {
             matrix: client(Kind::Matrix),
             web: client(Kind::Web),
+            named: client(Kind::Named),
             well_known: WellKnown::new(clock),
             known,
         })
@@ -183,6 +186,19 @@ impl Transport for Http {
 
     fn fetch(&self, url: Uri, limits: Limits) -> BoxFuture<'_, Result<Response<Bytes>, Broken>> {
         Box::pin(self.fetch_from_web(url, limits.bytes))
+    }
+
+    fn call(
+        &self,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, Broken>> {
+        let asked = self.named.request(request.map(Full::new));
+        Box::pin(async move {
+            let answer = asked.await.map_err(|fault| broken(&fault))?;
+            let (head, body) = answer.into_parts();
+            Ok(Response::from_parts(head, read(body, limits.bytes).await?))
+        })
     }
 }
 

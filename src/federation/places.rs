@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Matrix,
     /// A web server.
     Web,
+    /// What the operator named, wherever that is.
+    Named,
 }
 
 /// Where hosts are.
@@ -70,7 +72,7 @@ impl Places {
         if let Some(port) = port {
             return vec![at(port)];
         }
-        if kind == Kind::Web {
+        if kind != Kind::Matrix {
             return vec![at(WEB_PORT)];
         }
         if literal(host).is_none() {
@@ -118,7 +120,7 @@ impl Places {
         if addresses.is_empty() {
             return Err(NoPlace::Unknown(host.to_owned(), why));
         }
-        if !self.allow_private {
+        if !self.allow_private && kind != Kind::Named {
             // After names were resolved, whoever answers for them.
             addresses.retain(|address| is_public(address.ip()));
             if addresses.is_empty() {

@@ -30,6 +30,21 @@ pub trait Transport: fmt::Debug + Send + Sync {
         let nowhere = Broken::Unreachable(format!("{url} cannot be reached from here"));
         Box::pin(async { Err(nowhere) })
     }
+
+    /// Brings a request to a place that the operator named, by its whole URL, and its answer back. From most
+    /// networks in memory there is no way out.
+    ///
+    /// # Errors
+    ///
+    /// See [`Broken`].
+    fn call(
+        &self,
+        request: Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'_, Result<Response<Bytes>, Broken>> {
+        let nowhere = Broken::Unreachable(format!("{} cannot be reached from here", request.uri()));
+        Box::pin(async { Err(nowhere) })
+    }
 }
 
 /// How much an answer may take.

@@ -163,10 +163,17 @@ impl Users {
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3registeravailable
     pub async fn check_available(&self, username: &str) -> Result<()> {
         let user_id = localpart::new_user_id(username, &self.0.server_name)?;
-        if user_id.localpart() == self.0.settings.server_notices.user {
-            return Err(error::exclusive("This user name is the server's own"));
-        }
-        match self.find_short_id(&user_id).await? {
+        self.check_not_kept(&user_id, None)?;
+        self.check_not_in_use(&user_id).await
+    }
+
+    /// Whether nobody has a user id.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_USER_IN_USE`.
+    pub(crate) async fn check_not_in_use(&self, user_id: &UserId) -> Result<()> {
+        match self.find_short_id(user_id).await? {
             Some(_) => Err(taken_name()),
             None => Ok(()),
         }
@@ -291,7 +298,7 @@ impl Users {
         self.reset_password(&requester.user_id, password, false)
             .await?;
         if logout_devices {
-            self.remove_all_devices(requester.user, Some(requester.device))
+            self.remove_all_devices(requester.user, requester.device)
                 .await?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use error::Result;
-use ruma::{OwnedDeviceId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use storage::{
     Batch, Found, NameHash, Range, Reads, ShortUserId,
     schema::{
@@ -16,7 +16,7 @@ use storage::{
 };
 
 use crate::{
-    OwnLimits, Users,
+    ApplicationService, OwnLimits, Users,
     token::{self, TokenHash},
 };
 
@@ -33,10 +33,10 @@ pub struct Requester {
     pub user: ShortUserId,
     /// The whole user id.
     pub user_id: OwnedUserId,
-    /// The device that the token was given to.
-    pub device_id: OwnedDeviceId,
+    /// The device that the token was given to; none where an application service names none.
+    pub device_id: Option<OwnedDeviceId>,
     /// The device's hash, as keys hold it.
-    pub device: NameHash,
+    pub device: Option<NameHash>,
     /// May administer the server.
     pub admin: bool,
     /// A guest.
@@ -45,10 +45,60 @@ pub struct Requester {
     pub suspended: bool,
     /// How often they may do things.
     pub limits: OwnLimits,
+    /// The application service that acts as them, with its own token.
+    pub service: Option<Arc<ApplicationService>>,
     /// May only log out.
     locked: bool,
     expires_ts: Option<u64>,
     seen_ts: AtomicU64,
+}
+
+/// What is known of a requester beside their account.
+pub(crate) struct Proven {
+    /// The device, and its hash.
+    pub(crate) device: Option<(OwnedDeviceId, NameHash)>,
+    pub(crate) limits: OwnLimits,
+    pub(crate) expires_ts: Option<u64>,
+    pub(crate) service: Option<Arc<ApplicationService>>,
+}
+
+impl Requester {
+    pub(crate) fn of(user: ShortUserId, account: &AccountRow, proven: Proven) -> Result<Self> {
+        let (device_id, device) = proven.device.unzip();
+        Ok(Self {
+            user,
+            user_id: UserId::parse(account.user_id.as_str()).map_err(error::internal)?,
+            device_id,
+            device,
+            admin: account.admin,
+            guest: account.guest,
+            suspended: account.suspended,
+            limits: proven.limits,
+            service: proven.service,
+            locked: account.locked,
+            expires_ts: proven.expires_ts,
+            seen_ts: AtomicU64::new(0),
+        })
+    }
+
+    /// The device's id; empty, which no device's is, where there is none.
+    pub fn device_name(&self) -> &str {
+        self.device_id.as_ref().map_or("", |id| id.as_str())
+    }
+
+    /// The device, for what only devices can do.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_MISSING_PARAM` if an application service names none.
+    pub fn own_device(&self) -> Result<(&DeviceId, NameHash)> {
+        match (&self.device_id, self.device) {
+            (Some(id), Some(hash)) => Ok((id, hash)),
+            _ => Err(error::missing_param(
+                "This is for devices: name one of the user's in `device_id` of the query",
+            )),
+        }
+    }
 }
 
 /// From where a device was seen.
@@ -123,10 +173,10 @@ impl Users {
         if token.value.ends_refresh.is_some() && !expired {
             self.end_refreshed(user, hash, &token).await?;
             // The row is another now, and what was just thrown out has raised the number.
-            let requester = self.requester(user, &token.value, &account, limits)?;
+            let requester = self.requester_of(user, &token.value, &account, limits)?;
             return Ok(Some(Arc::new(requester)));
         }
-        let requester = Arc::new(self.requester(user, &token.value, &account, limits)?);
+        let requester = Arc::new(self.requester_of(user, &token.value, &account, limits)?);
         self.0.requesters.insert(hash, Arc::clone(&requester));
         if self.0.invalidations.load(Ordering::SeqCst) != before {
             self.0.requesters.remove(&hash);
@@ -134,27 +184,21 @@ impl Users {
         Ok(Some(requester))
     }
 
-    fn requester(
+    fn requester_of(
         &self,
         user: ShortUserId,
         token: &TokenRow,
         account: &Found<AccountRow>,
         limits: Option<&LimitRow>,
     ) -> Result<Requester> {
-        let account = &account.value;
-        Ok(Requester {
-            user,
-            user_id: UserId::parse(account.user_id.as_str()).map_err(error::internal)?,
-            device_id: token.device_id.as_str().into(),
-            device: self.0.storage.device_hash(token.device_id.as_str()),
-            admin: account.admin,
-            guest: account.guest,
-            suspended: account.suspended,
+        let device = self.0.storage.device_hash(token.device_id.as_str());
+        let proven = Proven {
+            device: Some((token.device_id.as_str().into(), device)),
             limits: limits.map_or(Ok(OwnLimits::Usual), OwnLimits::of_row)?,
-            locked: account.locked,
             expires_ts: token.expires_ts,
-            seen_ts: AtomicU64::new(0),
-        })
+            service: None,
+        };
+        Requester::of(user, &account.value, proven)
     }
 
     /// Forgets whose these tokens are. To be called after the commit that ends them.
@@ -200,7 +244,10 @@ impl Users {
         if mine.is_err() {
             return Ok(());
         }
-        let key = (requester.user, requester.device);
+        let Some(device) = requester.device else {
+            return Ok(());
+        };
+        let key = (requester.user, device);
         let mut reads = Reads::new();
         let device = reads.get(&DEVICE_BY_USER, &key);
         let answers = self.snapshot().await?.read(&reads).await?;

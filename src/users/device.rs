@@ -130,10 +130,66 @@ impl Users {
         }
     }
 
+    /// Makes a device that has no token, for an application service; where it is there already, names it as
+    /// [`Users::rename_device`] does. Whether it was made ([spec]).
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_INVALID_PARAM` for an id that no device can have, 403 if the user has too many, 413 for an endless
+    /// name.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/application-service-api/#device-management
+    pub async fn put_device(
+        &self,
+        user: ShortUserId,
+        device_id: &DeviceId,
+        display_name: Option<&str>,
+    ) -> Result<bool> {
+        check_display_name(display_name)?;
+        check_device_id(device_id)?;
+        let key = (user, self.0.storage.device_hash(device_id));
+        let most = self.0.settings.limits.max_devices_of_user as usize;
+        let row = DeviceRow {
+            device_id: device_id.to_string(),
+            display_name: display_name.map(str::to_owned),
+            created_ts: self.now(),
+            logins: 0,
+        };
+        let mut writer = self.writer(user).await;
+        loop {
+            let mut reads = Reads::new();
+            let found = reads.get(&DEVICE_BY_USER, &key);
+            let all = reads.range(&DEVICE_BY_USER, &Range::prefix(&(user,)).limit(most));
+            let answers = writer.snapshot().await?.read(&reads).await?;
+            if answers.one(&found)?.is_some() {
+                break;
+            }
+            if answers.rows(&all)?.len() >= most {
+                return Err(self.too_many(format!(
+                    "The user has {most} devices, as many as this server allows"
+                )));
+            }
+            let mut batch = Batch::new();
+            batch.expect_absent(&DEVICE_BY_USER, &key);
+            batch.put(&DEVICE_BY_USER, &key, &row);
+            self.tell_device_list(&mut batch, user, []);
+            if writer.commit(batch).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        drop(writer);
+        self.rename_device(user, device_id, display_name).await?;
+        Ok(false)
+    }
+
     /// Ends the session of a requester: their device, its tokens, its keys and what waits for it.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_MISSING_PARAM` if an application service names no device.
     pub async fn logout(&self, requester: &Requester) -> Result<()> {
-        self.remove_devices(requester.user, &[requester.device])
-            .await
+        let (_, device) = requester.own_device()?;
+        self.remove_devices(requester.user, &[device]).await
     }
 
     /// Ends all sessions of a requester.
@@ -268,6 +324,18 @@ pub(crate) fn end_tokens(
         batch.delete(&TOKEN_BY_DEVICE, &key);
         ended.push(key.2);
     }
+}
+
+/// The longest device id, in bytes.
+const MAX_DEVICE_ID: usize = 255;
+
+pub(crate) fn check_device_id(device_id: &DeviceId) -> Result<()> {
+    if (1..=MAX_DEVICE_ID).contains(&device_id.as_str().len()) {
+        return Ok(());
+    }
+    Err(error::invalid_param(format!(
+        "A device id has 1 to {MAX_DEVICE_ID} bytes"
+    )))
 }
 
 pub(crate) fn check_display_name(display_name: Option<&str>) -> Result<()> {

@@ -10,7 +10,6 @@ use storage::{Batch, NameHash, schema::ACCOUNT_BY_USER};
 use crate::{
     NewDevice, Registered, Requester, Users,
     account::{find_row, new_row, no_account},
-    localpart,
 };
 
 impl Users {
@@ -28,7 +27,7 @@ impl Users {
             ));
         }
         self.check_not_full()?;
-        let user_id = localpart::new_user_id(&self.draw_name(), &self.0.server_name)?;
+        let user_id = self.draw_user_id()?;
         let device = NewDevice {
             display_name,
             ..NewDevice::default()

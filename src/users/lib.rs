@@ -11,6 +11,7 @@
 
 mod account;
 mod account_data;
+mod application_services;
 mod authenticate;
 mod carry_over;
 mod change;
@@ -57,6 +58,7 @@ use storage::{Clock, Position, Random, Snapshot, Storage};
 pub use self::{
     account::{Account, NewAccount},
     account_data::{AccountData, account_data_event, ignored_users, says_nothing},
+    application_services::ApplicationService,
     authenticate::{Requester, Seen},
     carry_over::{NamedRoom, carry_over},
     device::Device,
@@ -79,9 +81,10 @@ pub use self::{
     token::AccessToken,
 };
 use self::{
-    crowd::Crowd, failures::Failures, jwt::Jwt, login_token::LoginTokens, openid::OpenIdTokens,
-    password::Passwords, registration_token::FirstToken, shared_secret::Nonces, token::TokenHash,
-    uiaa::Sessions, writer::Locks,
+    application_services::ApplicationServices, crowd::Crowd, failures::Failures, jwt::Jwt,
+    login_token::LoginTokens, openid::OpenIdTokens, password::Passwords,
+    registration_token::FirstToken, shared_secret::Nonces, token::TokenHash, uiaa::Sessions,
+    writer::Locks,
 };
 
 /// What an operator chose.
@@ -101,6 +104,8 @@ pub struct Settings {
     pub limits: config::Limits,
     /// Who talks for the server.
     pub server_notices: config::ServerNotices,
+    /// Bridges and bots.
+    pub application_services: config::ApplicationServices,
 }
 
 /// The people of this server. Clones are the same people.
@@ -122,6 +127,7 @@ struct Inner {
     nonces: Mutex<Nonces>,
     failures: Failures,
     crowd: Option<Crowd>,
+    application_services: ApplicationServices,
     jwt: Option<Jwt>,
     requesters: Cache<TokenHash, Arc<Requester>>,
     /// Raised before anything is thrown out of `requesters`; see `authenticate.rs`.
@@ -165,6 +171,10 @@ impl Users {
             failures: Failures::new(&settings.rate_limits),
             crowd: Crowd::count(storage, &settings).await?,
             jwt: Jwt::new(&settings.logins)?,
+            application_services: ApplicationServices::new(
+                &settings.application_services,
+                federation.server_name(),
+            )?,
             settings,
             locks: Locks::default(),
             sessions: Mutex::default(),

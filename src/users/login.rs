@@ -8,7 +8,9 @@ use ruma::{
     OwnedDeviceId, OwnedUserId, UserId,
     api::client::{
         session::{
-            get_login_types::v3::{LoginType, PasswordLoginType, TokenLoginType},
+            get_login_types::v3::{
+                ApplicationServiceLoginType, LoginType, PasswordLoginType, TokenLoginType,
+            },
             login::v3::{LoginInfo, Password},
         },
         uiaa::UserIdentifier,
@@ -24,16 +26,13 @@ use storage::{
 
 use crate::{
     AccessToken, NewAccount, Users, account,
-    device::{check_display_name, end_tokens},
+    device::{check_device_id, check_display_name, end_tokens},
     failures::Tried,
     jwt, localpart,
     password::Checked,
     refresh::{Pair, put_pair},
     token::{self, TokenHash},
 };
-
-/// The longest device id, in bytes.
-const MAX_DEVICE_ID: usize = 255;
 
 /// The device that somebody logs in with.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +125,11 @@ impl Users {
             LoginType::Password(PasswordLoginType::new()),
             LoginType::Token(token),
         ];
+        if !self.0.application_services.is_empty() {
+            types.push(LoginType::ApplicationService(
+                ApplicationServiceLoginType::new(),
+            ));
+        }
         if self.0.jwt.is_some() {
             types.extend(LoginType::new(jwt::TYPE, serde_json::Map::new()).ok());
         }
@@ -138,6 +142,9 @@ impl Users {
             return Ok(found);
         }
         self.check_not_full()?;
+        let user_id = localpart::new_user_id(name, &self.0.server_name)
+            .map_err(|_| error::forbidden("No account can have this name"))?;
+        self.check_not_kept(&user_id, None)?;
         let new = NewAccount {
             username: name,
             ..NewAccount::default()
@@ -246,12 +253,10 @@ impl Users {
     pub(crate) fn draw_device(&self, user: ShortUserId, device: NewDevice) -> Result<Drawn> {
         check_display_name(device.display_name.as_deref())?;
         let device_id = match device.device_id {
-            Some(id) if id.as_str().is_empty() || id.as_str().len() > MAX_DEVICE_ID => {
-                return Err(error::invalid_param(format!(
-                    "A device id has 1 to {MAX_DEVICE_ID} bytes"
-                )));
+            Some(id) => {
+                check_device_id(&id)?;
+                id
             }
-            Some(id) => id,
             None => self.draw_device_id(),
         };
         let tokens = if device.refresh_token {
@@ -404,7 +409,7 @@ pub(crate) fn name_in(identifier: &UserIdentifier) -> Result<&str> {
 }
 
 /// Whether somebody who has proven to be the owner may log in.
-fn check_open(account: &Found<AccountRow>) -> Result<()> {
+pub(crate) fn check_open(account: &Found<AccountRow>) -> Result<()> {
     if account.value.deactivated {
         return Err(error::user_deactivated("This account was closed for ever"));
     }

@@ -63,14 +63,15 @@ impl Users {
 
     async fn put_pusher(&self, requester: &Requester, data: &PusherPostData) -> Result<()> {
         let user = requester.user;
+        let (device_id, device) = requester.own_device()?;
         let json = check(&data.pusher)?;
         let hash = self.pusher_hash(&data.pusher.ids);
         let row = PusherRow {
-            device_id: requester.device_id.to_string(),
+            device_id: device_id.to_string(),
             json,
             set_ts: self.now(),
         };
-        let device = (user, requester.device);
+        let device = (user, device);
         let mut writer = self.writer(user).await;
         loop {
             let mut reads = Reads::new();

@@ -62,7 +62,7 @@ impl Users {
     ///
     /// 401 with what is left to be proven; 403 `M_FORBIDDEN` if registration is closed, 403
     /// `M_RESOURCE_LIMIT_EXCEEDED` if there are as many accounts as may be; 400
-    /// `M_INVALID_USERNAME`, `M_USER_IN_USE`, `M_MISSING_PARAM`, `M_WEAK_PASSWORD`.
+    /// `M_INVALID_USERNAME`, `M_USER_IN_USE`, `M_EXCLUSIVE`, `M_MISSING_PARAM`, `M_WEAK_PASSWORD`.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
     pub async fn register(&self, registration: Registration<'_>) -> Result<Registered> {
@@ -80,7 +80,7 @@ impl Users {
                 self.check_available(username).await?;
                 localpart::new_user_id(username, &self.0.server_name)?
             }
-            (None, None) => localpart::new_user_id(&self.draw_name(), &self.0.server_name)?,
+            (None, None) => self.draw_user_id()?,
         };
         if let Some(password) = registration.password {
             self.0.passwords.check_strength(password)?;
@@ -188,7 +188,18 @@ impl Users {
         Ok(flows)
     }
 
-    pub(crate) fn draw_name(&self) -> String {
+    /// The id of a new user whose name we draw.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_EXCLUSIVE` if application services keep all names for themselves.
+    pub(crate) fn draw_user_id(&self) -> Result<OwnedUserId> {
+        let user_id = localpart::new_user_id(&self.draw_name(), &self.0.server_name)?;
+        self.check_not_kept(&user_id, None)?;
+        Ok(user_id)
+    }
+
+    fn draw_name(&self) -> String {
         let mut bytes = [0; NAME_LETTERS];
         self.0.random.fill(&mut bytes);
         bytes

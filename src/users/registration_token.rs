@@ -1,15 +1,19 @@
 //! Registration tokens: words that let people make an account.
 
 use error::Result;
+use ruma::{OwnedUserId, UserId};
 use storage::{
     Batch, NameHash, Range, Reads, Snapshot,
-    schema::{ACCOUNT_BY_USER, REGISTRATION_TOKEN_BY_HASH, RegistrationTokenRow},
+    schema::{ACCOUNT_BY_USER, AccountRow, REGISTRATION_TOKEN_BY_HASH, RegistrationTokenRow},
 };
 
 use crate::Users;
 
 /// Letters in a token that we draw.
 const TOKEN_LETTERS: usize = 24;
+
+/// Among how many accounts the first one of a person is looked for: of more, one is taken to be there.
+const OF_SERVICES: usize = 100;
 
 /// The longest token ([spec]).
 ///
@@ -149,7 +153,15 @@ impl Users {
         Ok(found.value.first)
     }
 
-    /// Ends the first tokens of earlier starts; makes a new one if there is no account.
+    /// Whether an account is one that an application service made for itself, and nobody logs in to.
+    fn is_of_a_service(&self, row: &AccountRow) -> bool {
+        let user_id = UserId::parse(row.user_id.as_str());
+        let kept = |user_id: OwnedUserId| self.0.application_services.keep(&user_id);
+        row.password_hash.is_none() && !row.admin && user_id.is_ok_and(kept)
+    }
+
+    /// Ends the first tokens of earlier starts; makes a new one if there is no account, or none but those of
+    /// application services.
     pub(crate) async fn make_first_token(&self) -> Result<()> {
         let text = self.0.random.letters(TOKEN_LETTERS);
         let hash = self.0.storage.registration_token_hash(&text);
@@ -162,10 +174,14 @@ impl Users {
         let mut writer = self.unlocked_writer();
         let made = loop {
             let mut reads = Reads::new();
-            let accounts = reads.range(&ACCOUNT_BY_USER, &Range::prefix(&()).limit(1));
+            let accounts = reads.range(&ACCOUNT_BY_USER, &Range::prefix(&()).limit(OF_SERVICES));
             let tokens = reads.range(&REGISTRATION_TOKEN_BY_HASH, &Range::prefix(&()));
             let answers = writer.snapshot().await?.read(&reads).await?;
-            let made = answers.rows(&accounts)?.is_empty();
+            let accounts = answers.rows(&accounts)?;
+            let made = accounts.len() < OF_SERVICES
+                && accounts
+                    .iter()
+                    .all(|(_, row)| self.is_of_a_service(&row.value));
             let tokens = answers.rows(&tokens)?;
             if tokens.iter().any(|(key, _)| *key == hash) {
                 break made;

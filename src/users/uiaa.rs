@@ -94,6 +94,24 @@ impl Users {
         Ok(())
     }
 
+    /// The same, but an application service that acts as its user has nothing to prove: it has no password, and
+    /// full control.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Users::prove_again`].
+    pub async fn prove_again_or_serve(
+        &self,
+        requester: &Requester,
+        purpose: &str,
+        auth: Option<&AuthData>,
+    ) -> Result<()> {
+        match requester.service {
+            Some(_) => Ok(()),
+            None => self.prove_again(requester, purpose, auth).await,
+        }
+    }
+
     /// Takes the next step. Returns only when a whole flow was proven.
     ///
     /// # Errors

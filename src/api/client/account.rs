@@ -38,18 +38,24 @@ pub(super) async fn register(
     call: Call<register::v3::Request>,
 ) -> Result<register::v3::Response> {
     let request = call.request;
-    if matches!(request.login_type, Some(LoginType::ApplicationService)) {
-        return Err(error::forbidden(
-            "This access token is not that of an application service",
-        ));
-    }
+    let device = NewDevice {
+        device_id: request.device_id,
+        display_name: request.initial_device_display_name.clone(),
+        refresh_token: request.refresh_token,
+    };
     let registered = match request.kind {
+        RegistrationKind::User
+            if matches!(request.login_type, Some(LoginType::ApplicationService)) =>
+        {
+            let service = call.caller.required()?;
+            let device = (!request.inhibit_login).then_some(device);
+            let username = request.username.as_deref();
+            server
+                .users
+                .register_for(&service, username, device)
+                .await?
+        }
         RegistrationKind::User => {
-            let device = NewDevice {
-                device_id: request.device_id,
-                display_name: request.initial_device_display_name,
-                refresh_token: request.refresh_token,
-            };
             let registration = Registration {
                 username: request.username.as_deref(),
                 password: request.password.as_deref(),
@@ -106,7 +112,7 @@ pub(super) async fn whoami(
 ) -> Result<whoami::v3::Response> {
     let requester = call.caller;
     let mut response = whoami::v3::Response::new(requester.user_id.clone(), requester.guest);
-    response.device_id = Some(requester.device_id.clone());
+    response.device_id.clone_from(&requester.device_id);
     Ok(response)
 }
 
@@ -136,7 +142,7 @@ pub(super) async fn deactivate(
     let request = call.request;
     let users = &server.users;
     users
-        .prove_again(&requester, "deactivate", request.auth.as_ref())
+        .prove_again_or_serve(&requester, "deactivate", request.auth.as_ref())
         .await?;
     users.deactivate(&requester.user_id, request.erase).await?;
     // There are no identity servers here, so nothing had to be unbound.

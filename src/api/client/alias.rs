@@ -31,6 +31,7 @@ pub(super) async fn create_alias(
             "A room alias has at most {LONGEST} bytes"
         )));
     }
+    server.users.check_alias(&call.caller, alias)?;
     let creator = &call.caller.user_id;
     let room = joined_room(&server, &call.room_id, creator).await?;
     server.rooms.create_alias(alias, &room, creator).await?;
@@ -82,9 +83,14 @@ pub(super) async fn delete_alias(
 ) -> Result<delete_alias::v3::Response> {
     let caller = &call.caller;
     check_local(&server, &call.room_alias)?;
+    let of_service = server.users.check_alias(caller, &call.room_alias)?;
     server
         .rooms
-        .delete_alias(&call.room_alias, &caller.user_id, caller.admin)
+        .delete_alias(
+            &call.room_alias,
+            &caller.user_id,
+            caller.admin || of_service,
+        )
         .await?;
     Ok(delete_alias::v3::Response::new())
 }

@@ -1,6 +1,8 @@
 //! A user's own devices.
 
+use bytes::Bytes;
 use error::Result;
+use http::{HeaderValue, Response, StatusCode, header};
 use ruma::{
     MilliSecondsSinceUnixEpoch, UInt,
     api::client::device::{
@@ -8,7 +10,7 @@ use ruma::{
     },
 };
 
-use crate::{Call, Server};
+use crate::{Call, Content, Server};
 
 /// The most devices deleted by one request.
 const DELETED: usize = 1_000;
@@ -37,16 +39,26 @@ pub(super) async fn get_device(
 }
 
 /// [`PUT /devices/{deviceId}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid).
+/// Application services make devices with it too, which Ruma's response cannot say.
 pub(super) async fn update_device(
     server: Server,
     call: Call<update_device::v3::Request>,
-) -> Result<update_device::v3::Response> {
-    let name = call.display_name.as_deref();
-    server
-        .users
-        .rename_device(call.caller.user, &call.device_id, name)
-        .await?;
-    Ok(update_device::v3::Response::new())
+) -> Result<Response<Content>> {
+    let (user, name) = (call.caller.user, call.display_name.as_deref());
+    let users = &server.users;
+    let made = if call.caller.service.is_some() {
+        users.put_device(user, &call.device_id, name).await?
+    } else {
+        users.rename_device(user, &call.device_id, name).await?;
+        false
+    };
+    let mut response = Response::new(Content::Whole(Bytes::from_static(b"{}")));
+    if made {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
 }
 
 /// [`DELETE /devices/{deviceId}`](https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid).
@@ -58,7 +70,7 @@ pub(super) async fn delete_device(
     let auth = call.auth.as_ref();
     server
         .users
-        .prove_again(&call.caller, &purpose, auth)
+        .prove_again_or_serve(&call.caller, &purpose, auth)
         .await?;
     server
         .users
@@ -85,7 +97,7 @@ pub(super) async fn delete_devices(
     let auth = call.auth.as_ref();
     server
         .users
-        .prove_again(&call.caller, &purpose, auth)
+        .prove_again_or_serve(&call.caller, &purpose, auth)
         .await?;
     server
         .users

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use storage::schema::ONCE_BY_DAY;
 
 use super::{
+    appservice::chosen_time,
     reading::{Reading, viewer},
     redact::check_own,
     the_event,
@@ -106,6 +107,7 @@ pub(super) async fn send_message_event(
     }
     let draft = Draft {
         sent: Some(sent),
+        origin_server_ts: chosen_time(&call.caller, request.timestamp),
         ..Draft::message(sender, request.event_type, request.body.into_json())
     };
     let mut group = Group::one(draft);

@@ -289,7 +289,7 @@ async fn fill(server: &Server, room: &Arc<Room>, page: &Page, wanted: &Wanted<'_
 
 /// Who reads.
 pub(super) fn viewer(server: &Server, requester: &Requester) -> Viewer {
-    let (user, device) = (requester.user_id.as_str(), requester.device_id.as_str());
+    let (user, device) = (requester.user_id.as_str(), requester.device_name());
     Viewer {
         user_id: requester.user_id.clone(),
         short: requester.user,

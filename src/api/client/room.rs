@@ -54,6 +54,11 @@ pub(super) async fn create_room(
         None if public => Preset::PublicChat,
         None => Preset::PrivateChat,
     };
+    if let Some(name) = &request.room_alias_name
+        && let Ok(alias) = RoomAliasId::parse(format!("#{name}:{}", server.rooms.server_name()))
+    {
+        server.users.check_alias(&call.caller, &alias)?;
+    }
     let default = server.config.server.default_room_version.clone();
     let new = NewRoomRequest {
         creator: call.caller.user_id.clone(),

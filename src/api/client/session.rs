@@ -2,7 +2,9 @@
 
 use error::Result;
 use ruma::api::client::session::{
-    get_login_token, get_login_types, login, logout, logout_all, refresh_token,
+    get_login_token, get_login_types,
+    login::{self, v3::LoginInfo},
+    logout, logout_all, refresh_token,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -73,10 +75,14 @@ pub(super) async fn login(
         display_name: request.initial_device_display_name,
         refresh_token: request.refresh_token,
     };
-    let login = server
-        .users
-        .login(&request.login_info, device, address)
-        .await?;
+    let users = &server.users;
+    let login = match &request.login_info {
+        LoginInfo::ApplicationService(login) => {
+            let service = call.caller.required()?;
+            users.login_for(&service, login, device).await?
+        }
+        info => users.login(info, device, address).await?,
+    };
     let token = login.access_token.into_string();
     let mut response = login::v3::Response::new(login.user_id, token, login.device_id);
     response.refresh_token = login.refresh_token.map(users::AccessToken::into_string);

@@ -17,7 +17,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{membership::check_rejects, reading::Reading, the_event};
+use super::{appservice::chosen_time, membership::check_rejects, reading::Reading, the_event};
 use crate::{Call, Server};
 
 /// [`PUT /rooms/{roomId}/state/{eventType}/{stateKey}`](https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey).
@@ -41,12 +41,15 @@ pub(super) async fn send_state_event(
         StateEventType::RoomMember => without_voucher(content)?,
         _ => content,
     };
-    let draft = Draft::state(
-        call.caller.user_id.clone(),
-        request.event_type,
-        request.state_key,
-        content,
-    );
+    let draft = Draft {
+        origin_server_ts: chosen_time(&call.caller, request.timestamp),
+        ..Draft::state(
+            call.caller.user_id.clone(),
+            request.event_type,
+            request.state_key,
+            content,
+        )
+    };
     let event_id = the_event(server.rooms.send(&room, Group::one(draft)).await?)?;
     Ok(send_state_event::v3::Response::new(event_id))
 }

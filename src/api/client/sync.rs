@@ -85,7 +85,7 @@ pub(super) async fn sync_events(server: Server, call: Call<SyncRequest>) -> Resu
     };
     let request = Request {
         viewer: viewer(&server, &call.caller),
-        device: Some(call.caller.device),
+        device: call.caller.device,
         since,
         filter: filter.plain,
         relations: filter.relations,

@@ -32,7 +32,7 @@ pub(crate) fn transaction(
             "A transaction id has 1 to {LONGEST} bytes"
         )));
     }
-    let (user, device) = (requester.user_id.as_str(), requester.device_id.as_str());
+    let (user, device) = (requester.user_id.as_str(), requester.device_name());
     // None of these holds a zero byte but the last, so that no two lists read the same.
     let name = [&[user, device], action, &[id]].concat().join("\0");
     let once = OnceKey {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use config::Config;
+use config::{Config, RegistrationFile};
 use federation::Federation;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
@@ -19,6 +19,13 @@ const V3: &str = "/_matrix/client/v3";
 
 /// The largest body that anybody may send, with something to spare.
 const TOO_LARGE: usize = 32 << 20;
+
+/// The token of an application service.
+const AS_TOKEN: &str = "token-of-the-service";
+
+/// What registers it.
+const SERVICE: &str = "id: bridge\nurl: null\nas_token: token-of-the-service\nhs_token: other\n\
+    sender_localpart: bridge\nnamespaces: {}\n";
 
 /// A server with two people and a room of one of them, and another server that asks it.
 struct World {
@@ -46,6 +53,8 @@ impl World {
         config.policy_server.enabled = true;
         let folder = tempfile::tempdir().unwrap();
         config.storage.data = folder.path().to_owned();
+        let service = RegistrationFile::from_yaml("bridge.yaml".into(), SERVICE).unwrap();
+        config.application_services.registrations = vec![service];
         let network = Network::default();
         let mut parts = parts(config);
         parts.transport = Arc::new(network.clone());
@@ -107,6 +116,7 @@ impl World {
             ("delay_id", "delay".to_owned()),
             ("action", "send".to_owned()),
             ("query_type", "other".to_owned()),
+            ("appservice_id", "bridge".to_owned()),
         ]);
         world
     }
@@ -141,7 +151,10 @@ impl World {
         let by_server = ["/_matrix/federation/", "/_matrix/policy/"];
         if token.is_some() && by_server.iter().any(|begin| path.starts_with(begin)) {
             request = self.signed(request).await;
-        } else if let Some(token) = token {
+        } else if let Some(mut token) = token {
+            if token == self.alice && path.contains("/appservice/") {
+                token = AS_TOKEN;
+            }
             let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
@@ -260,7 +273,10 @@ fn takes_a_file(route: &Route) -> bool {
 }
 
 fn asks_for_a_token(route: &Route) -> bool {
-    matches!(route.authentication, Authentication::AccessToken)
+    matches!(
+        route.authentication,
+        Authentication::AccessToken | Authentication::ApplicationService
+    )
 }
 
 fn routes() -> Vec<Route> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use http::Uri;
+use http::{Uri, uri::Scheme};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},
@@ -26,6 +26,9 @@ use crate::places::{Kind, NoPlace, Places, Target};
 
 /// How long one address is tried before the next one is, too.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+/// The port of what is asked without TLS, and names none.
+const PLAIN_PORT: u16 = 80;
 
 /// Opens connections for a client. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -100,14 +103,16 @@ impl Connector {
     async fn open(&self, uri: &Uri) -> Result<Opened, Unconnected> {
         let failed = |why: String| Unconnected::Failed(why);
         let host = uri.host().unwrap_or_default();
+        let plain = self.kind == Kind::Named && uri.scheme() == Some(&Scheme::HTTP);
+        let port = uri.port_u16().or(plain.then_some(PLAIN_PORT));
         let places = &self.shared.places;
         let stream = match &self.shared.proxy {
-            // Where the operator says that a server is, it is reached.
-            Some(proxy) if places.find_known(host, uri.port_u16()).is_none() => {
-                self.through(proxy, host, uri.port_u16()).await?
+            // Where the operator says that something is, it is reached.
+            Some(proxy) if self.kind != Kind::Named && places.find_known(host, port).is_none() => {
+                self.through(proxy, host, port).await?
             }
             _ => {
-                let addresses = places.fetch(host, uri.port_u16(), self.kind).await?;
+                let addresses = places.fetch(host, port, self.kind).await?;
                 first_of(addresses).await.map_err(failed)?
             }
         };
@@ -115,6 +120,12 @@ impl Connector {
         stream
             .set_nodelay(true)
             .map_err(|fault| failed(fault.to_string()))?;
+        if plain {
+            return Ok(Opened {
+                stream: Stream::Plain(TokioIo::new(stream)),
+                http2: false,
+            });
+        }
         let name = host
             .trim_start_matches('[')
             .trim_end_matches(']')
@@ -125,7 +136,7 @@ impl Connector {
         let stream = stream.map_err(|fault| failed(format!("no TLS with {host}: {fault}")))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Opened {
-            stream: TokioIo::new(stream),
+            stream: Stream::Secure(Box::new(TokioIo::new(stream))),
             http2,
         })
     }
@@ -209,8 +220,15 @@ impl Service<Uri> for Connector {
 
 /// An open connection.
 pub(super) struct Opened {
-    stream: TokioIo<TlsStream<TcpStream>>,
+    stream: Stream,
     http2: bool,
+}
+
+/// What is read from and written to.
+enum Stream {
+    Secure(Box<TokioIo<TlsStream<TcpStream>>>),
+    /// To what the operator named so: most often on the same machine.
+    Plain(TokioIo<TcpStream>),
 }
 
 impl Connection for Opened {
@@ -230,7 +248,10 @@ impl Read for Opened {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        match &mut self.stream {
+            Stream::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
     }
 }
 
@@ -240,14 +261,23 @@ impl Write for Opened {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        match &mut self.stream {
+            Stream::Secure(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        match &mut self.stream {
+            Stream::Secure(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        match &mut self.stream {
+            Stream::Secure(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }

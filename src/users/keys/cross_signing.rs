@@ -45,7 +45,8 @@ type Existing = BTreeMap<u8, Found<CrossSigningKeyRow>>;
 
 impl Users {
     /// Stores cross-signing keys. Who replaces some that are there has to prove who they are; the same
-    /// keys again, and the first ones, need no proof (MSC3967).
+    /// keys again, and the first ones, need no proof (MSC3967), nor does an application service
+    /// ([spec](https://spec.matrix.org/v1.19/application-service-api/#cross-signing)).
     ///
     /// # Errors
     ///
@@ -62,7 +63,7 @@ impl Users {
         if new.iter().all(|key| key.is_in(&existing)) {
             return Ok(());
         }
-        if existing.contains_key(&(KeyUse::Master as u8)) {
+        if existing.contains_key(&(KeyUse::Master as u8)) && requester.service.is_none() {
             self.prove_again(requester, "upload_signing_keys", auth)
                 .await?;
         }

@@ -84,7 +84,8 @@ impl Users {
         };
         let one_time = checked_keys(&upload.one_time_keys)?;
         let fallback = checked_keys(&upload.fallback_keys)?;
-        let key = (requester.user, requester.device);
+        let (_, device) = requester.own_device()?;
+        let key = (requester.user, device);
         let mut writer = self.writer(requester.user).await;
         loop {
             let mut reads = Reads::new();
@@ -132,17 +133,17 @@ impl Users {
         answers: &Answers,
         new: &Signed,
     ) -> Result<()> {
-        let device_id = requester.device_id.as_str();
+        let (device_id, device) = requester.own_device()?;
         let clash = answers.rows(&asked.cross_signing)?;
         if clash
             .iter()
-            .any(|(_, row)| row.value.public_key == device_id)
+            .any(|(_, row)| row.value.public_key == device_id.as_str())
         {
             return Err(error::invalid_param(
                 "A device cannot be called as one of its user's cross-signing keys",
             ));
         }
-        let key = (requester.user, requester.device);
+        let key = (requester.user, device);
         let found = answers.one(&asked.device_keys)?;
         let mut new = new.clone();
         if let Some(found) = &found {
@@ -155,7 +156,7 @@ impl Users {
             }
         }
         let row = DeviceKeysRow {
-            device_id: device_id.to_owned(),
+            device_id: device_id.to_string(),
             json: new.to_json(),
         };
         if found.as_ref().is_some_and(|found| found.value == row) {
@@ -275,7 +276,7 @@ fn checked_device_keys(requester: &Requester, keys: &Raw<DeviceKeys>) -> Result<
     let parsed = keys
         .deserialize()
         .map_err(|problem| error::bad_json(format!("These are no keys of a device: {problem}")))?;
-    if parsed.user_id != requester.user_id || parsed.device_id != requester.device_id {
+    if parsed.user_id != requester.user_id || parsed.device_id != requester.own_device()?.0 {
         return Err(error::invalid_param(
             "These are the keys of another device than the one that uploads them",
         ));

@@ -140,7 +140,7 @@ async fn many_devices_go_in_several_batches() {
     let requester = world.requester(&kept).await;
     world
         .users
-        .remove_all_devices(user, Some(requester.device))
+        .remove_all_devices(user, requester.device)
         .await
         .unwrap();
     assert_eq!(world.users.count_devices(user).await.unwrap(), 1);
