@@ -4,6 +4,7 @@ pub mod notices;
 pub mod rate_limit;
 pub mod register;
 pub mod reports;
+pub mod rooms;
 
 use error::Result;
 use ruma::UserId;
@@ -29,6 +30,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .written(reports::get_room_reports)
         .written(reports::get_user_report)
         .written(reports::get_user_reports)
+        .endpoint(rooms::delete_room)
 }
 
 /// Only who administers the server may go on.

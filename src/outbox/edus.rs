@@ -150,8 +150,9 @@ impl Outbox {
         }
         let shorts: Vec<_> = in_rooms.keys().copied().collect();
         let servers = self.rooms().servers_in(&snapshot, &shorts).await?;
-        let rooms = self.rooms().by_short(&snapshot, &shorts).await?;
+        let rooms = self.rooms().find_by_short(&snapshot, &shorts).await?;
         for ((room, servers), doings) in rooms.iter().zip(servers).zip(in_rooms.into_values()) {
+            let Some(room) = room else { continue };
             for doing in doings {
                 let room = room.room_id.clone();
                 let news = match doing {

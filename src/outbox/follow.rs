@@ -54,6 +54,13 @@ impl Default for Following {
     }
 }
 
+impl Following {
+    /// Up to where the stream was read.
+    pub(crate) fn reached(&self) -> Position {
+        self.stream
+    }
+}
+
 /// An event of ours, and who is to be told of it.
 struct Telling {
     event: Queued,

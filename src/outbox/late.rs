@@ -94,7 +94,8 @@ impl Outbox {
         let ranges = std::slice::from_ref(&range);
         let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
         let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
-        let lacking = lacking(&snapshot, hash, rows).await?;
+        let (lacking, gone) = lacking(&snapshot, hash, rows).await?;
+        transaction.rooms.extend(gone);
         let most = most.min(PDUS_MAX);
         let mut left = most;
         for of_room in lacking {
@@ -190,18 +191,25 @@ fn since<'a>(members: impl Iterator<Item = &'a EventRow>) -> Option<Place> {
     joined.filter_map(|event| event.header.place).min()
 }
 
-/// What a server lacks of some rooms; two round trips.
+/// What a server lacks of some rooms, and those of which there is nothing to tell because they are gone; two
+/// round trips.
 async fn lacking(
     snapshot: &Snapshot,
     server: NameHash,
     rows: Vec<(RoomKey, Found<LateRoomRow>)>,
-) -> error::Result<Vec<Lacking>> {
+) -> error::Result<(Vec<Lacking>, Vec<ToldRoom>)> {
     let rooms: Vec<_> = rows.iter().map(|((_, room), _)| *room).collect();
     let heads = snapshot.multi_get(&HEAD_BY_ROOM, &rooms).await?;
     let mut reads = Reads::new();
-    let mut asked = Vec::new();
+    let (mut asked, mut gone) = (Vec::new(), Vec::new());
     for (((_, room), row), head) in rows.into_iter().zip(heads) {
         let Some(head) = head.map(|head| head.value) else {
+            gone.push(ToldRoom {
+                room,
+                row,
+                next: Place::END,
+                more: false,
+            });
             continue;
         };
         let key = (room, head.generation, server);
@@ -218,7 +226,7 @@ async fn lacking(
     }
     let answers = snapshot.read(&reads).await?;
     let lacking = asked.into_iter().map(|asked| asked.answer(&answers));
-    lacking.collect()
+    Ok((lacking.collect::<error::Result<_>>()?, gone))
 }
 
 impl Asked {

@@ -29,7 +29,7 @@ use federation::Federation;
 use parking_lot::Mutex;
 use rooms::Rooms;
 use ruma::{OwnedServerName, ServerName};
-use storage::{Clock, Random, Storage, Topic};
+use storage::{Clock, Position, Random, Storage, Topic};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use users::Users;
 
@@ -41,6 +41,8 @@ const AT_ONCE: usize = 128;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait after storage has failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Whoever waits until something was told looks so often whether it was.
+const TOLD_EVERY: Duration = Duration::from_millis(50);
 /// So many doings of people are looked at together.
 const DOINGS_AT_ONCE: usize = 200;
 
@@ -135,6 +137,19 @@ impl Outbox {
         let mut following = self.0.following.lock().await;
         if let Err(error) = self.save_place(&mut following, true).await {
             tracing::warn!(%error, "how far other servers were told could not be stored");
+        }
+    }
+
+    /// Waits until all that the stream holds up to a position was told, or written down for servers that do not
+    /// answer.
+    pub async fn has_told(&self, until: Position) {
+        loop {
+            let stream = self.0.following.lock().await.reached();
+            let waits = self.0.lanes.lock().place();
+            if waits.unwrap_or(stream).min(stream) >= until {
+                return;
+            }
+            sleep(TOLD_EVERY).await;
         }
     }
 

@@ -6,7 +6,7 @@ use http::StatusCode;
 use ruma::{OwnedRoomId, RoomAliasId, UserId, events::StateEventType};
 use serde_json::{Map, Value};
 use storage::{
-    Batch, CommitError, Range, ShortRoomId,
+    Batch, CommitError, Range, ShortRoomId, Value as _,
     schema::{self, AliasRow},
 };
 
@@ -47,20 +47,24 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// 409 `M_UNKNOWN` if the alias is taken.
+    /// 409 `M_UNKNOWN` if the alias is taken, or the room gone; as [`Rooms::check_admitted`].
     pub async fn create_alias(
         &self,
         alias: &RoomAliasId,
         room: &Room,
         creator: &UserId,
     ) -> error::Result<()> {
+        self.check_admitted(&room.room_id).await?;
         let mut batch = Batch::new();
+        let name = self.storage().room_hash(&room.room_id);
+        let raw = room.short.encode().into();
+        batch.expect_equals(&schema::ROOM_BY_NAME, &name, &raw);
         self.put_alias(&mut batch, alias, room.short, &room.room_id, creator);
         match self.storage().commit(batch).await {
             Ok(_) => Ok(()),
             Err(CommitError::Conflict(_)) => Err(error::unknown(
                 StatusCode::CONFLICT,
-                format!("The alias {alias} is taken"),
+                format!("The alias {alias} is taken, or its room was removed"),
             )),
             Err(error) => Err(error.into()),
         }

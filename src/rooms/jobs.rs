@@ -22,6 +22,7 @@ use crate::{
     guests::GUESTS_LEAVE,
     membership::json_content,
     partial::FILL,
+    purge::PURGE,
     redact_all::REDACT_ALL,
     upgrade::{CARRY_OVER, UPGRADE},
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
@@ -90,6 +91,12 @@ impl Rooms {
             LOOK_AGAIN => self.list_again(&row.value).await,
             TIE_TOGETHER => self.tie_together(&row.value).await,
             DROP_GENERATION => self.drop_old_generation(&row.value).await,
+            PURGE => {
+                return match self.purge_some(id, row).await {
+                    Ok(()) => Ok(()),
+                    failed => self.end_row(id, row, failed).await,
+                };
+            }
             FILL => {
                 self.fill_beside(id, row);
                 return Ok(());

@@ -7,6 +7,7 @@
 mod accept;
 mod ahead;
 mod aliases;
+mod blocked;
 mod chains;
 mod client_event;
 mod create;
@@ -36,6 +37,7 @@ mod place_token;
 mod policy_server;
 mod presence;
 mod profiles;
+mod purge;
 mod read;
 mod read_marker;
 mod receipts;
@@ -54,6 +56,7 @@ mod send;
 mod server_acl;
 mod servers;
 mod serving;
+mod shut_down;
 mod spaces;
 mod state;
 mod subscriptions;
@@ -115,6 +118,7 @@ pub use self::{
     server_acl::ServerAcl,
     servers::Servers,
     serving::{ServedState, Serving},
+    shut_down::{Kicked, Replacement, ShutDown},
     spaces::{Child, HierarchyPage, HierarchyQuery, RoomSummary, ServedSpace},
     state::StateKey,
     subscriptions::{Subscribed, SubscriptionChange, SubscriptionChanges},
@@ -386,6 +390,38 @@ impl Rooms {
             .collect()
     }
 
+    /// The same, for those who may still name rooms that are gone.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn find_by_short(
+        &self,
+        snapshot: &Snapshot,
+        shorts: &[ShortRoomId],
+    ) -> error::Result<Vec<Option<Arc<Room>>>> {
+        let mut found: Vec<_> = shorts
+            .iter()
+            .map(|short| self.0.rooms_by_short.get(short))
+            .collect();
+        let unknown = shorts.iter().zip(&found);
+        let unknown = unknown.filter(|(_, room)| room.is_none());
+        let unknown: Vec<_> = unknown.map(|(short, _)| *short).collect();
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let rows = snapshot.multi_get(&schema::ROOM_BY_SHORT_ID, &unknown);
+        let mut rows = unknown.iter().zip(rows.await?);
+        for place in found.iter_mut().filter(|room| room.is_none()) {
+            if let Some((short, Some(row))) = rows.next() {
+                let room = Arc::new(Room::from_row(self.storage(), *short, &row.value)?);
+                self.0.rooms_by_short.insert(*short, Arc::clone(&room));
+                *place = Some(room);
+            }
+        }
+        Ok(found)
+    }
+
     /// The room of that id.
     ///
     /// # Errors
@@ -401,9 +437,13 @@ impl Rooms {
     /// Reads anew what is remembered of a room.
     fn forget_cached(&self, room_id: &RoomId) {
         if let Some((_, room)) = self.0.rooms.remove(room_id) {
-            self.0.rooms_by_short.remove(&room.short);
-            self.0.writers.remove(&room.short);
+            self.forget_cached_by_short(room.short);
         }
+    }
+
+    fn forget_cached_by_short(&self, short: ShortRoomId) {
+        self.0.rooms_by_short.remove(&short);
+        self.0.writers.remove(&short);
     }
 
     fn writer(&self, room: &Arc<Room>) -> Arc<RoomWriter> {

@@ -36,7 +36,7 @@ impl Rooms {
     ///
     /// # Errors
     ///
-    /// As [`Rooms::join`] and [`Rooms::join_from_outside`].
+    /// As [`Rooms::join`], [`Rooms::join_from_outside`] and [`Rooms::check_admitted`].
     pub async fn join_anywhere(
         &self,
         room_id: &RoomId,
@@ -47,6 +47,7 @@ impl Rooms {
         if let Some(room) = self.find_room_of_ours(room_id).await? {
             return self.join(&room, user, said).await;
         }
+        self.check_admitted(room_id).await?;
         let arriving = self.arriving(room_id, user, via).await?;
         self.join_from_outside(&arriving, said).await?;
         Ok(())
@@ -125,6 +126,7 @@ impl Rooms {
             let content = self.own_content("knock", user, said).await?;
             return self.send_member(&room, user, user, content).await;
         }
+        self.check_admitted(room_id).await?;
         let arriving = self.arriving(room_id, user, via).await?;
         self.knock_from_outside(&arriving, said).await
     }

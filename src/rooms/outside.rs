@@ -144,6 +144,8 @@ impl Rooms {
         let mut batch = Batch::new();
         batch.expect_absent(&schema::HEAD_BY_ROOM, &short);
         batch.expect_absent(&schema::ROOM_BY_NAME, &name);
+        // What it was here before goes first.
+        batch.expect_absent(&schema::PURGE_BY_NAME, &name);
         batch.put(&schema::ROOM_BY_NAME, &name, &short);
         put_room(&mut batch, short, room_id, rules);
         batch

@@ -8,6 +8,7 @@ use storage::ShortRoomId;
 
 use crate::{
     Group, Room, Rooms,
+    blocked::comes_in,
     draft::NewRoom,
     invites::invited,
     remote::invitee_of,
@@ -26,9 +27,13 @@ impl Rooms {
     /// 403 `M_FORBIDDEN` if the room's rules do not allow one of them, 403 `M_INVITE_BLOCKED` if one is an
     /// invite that its invitee does not want, 400 `M_BAD_JSON` or 413
     /// `M_TOO_LARGE` if one cannot be an event, 404 `M_NOT_FOUND` for a redaction of nothing we know; as
-    /// [`Rooms::invite_far`] for an invite of somebody of another server, and as
-    /// [`Rooms::fetch_policy_signature`] in a room with a policy server.
+    /// [`Rooms::invite_far`] for an invite of somebody of another server, as
+    /// [`Rooms::fetch_policy_signature`] in a room with a policy server, and as [`Rooms::check_admitted`] for a
+    /// membership by which somebody comes in.
     pub async fn send(&self, room: &Arc<Room>, group: Group) -> error::Result<Vec<OwnedEventId>> {
+        if group.drafts.iter().any(comes_in) {
+            self.check_admitted(&room.room_id).await?;
+        }
         let invites = group.drafts.iter().filter_map(invited);
         self.check_invites(invites).await?;
         if let [draft] = group.drafts.as_slice()

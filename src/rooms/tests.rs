@@ -13,6 +13,7 @@ mod directory;
 mod nearest;
 pub(crate) mod people;
 mod policy_server;
+mod purge;
 mod reading;
 mod receive;
 mod redact_all;

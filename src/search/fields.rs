@@ -206,6 +206,12 @@ impl Fields {
         document
     }
 
+    /// By what all that is of a room is removed.
+    pub(crate) fn all_of_room(&self, room: ShortRoomId) -> [Term; 2] {
+        let of_room = Term::from_field_u64(self.room, number_of(room));
+        [of_room, self.room_scope(room)]
+    }
+
     /// What is removed with all members of a room.
     pub(crate) fn room_scope(&self, room: ShortRoomId) -> Term {
         Term::from_field_u64(self.scope, number_of(room))

@@ -421,11 +421,13 @@ impl Searching<'_> {
         let rooms = self
             .search
             .rooms()
-            .by_short(&found.snapshot, &shorts)
+            .find_by_short(&found.snapshot, &shorts)
             .await?;
         let known = &found.rooms;
         let seen = found.snapshot.gathered(async |snapshot| {
+            // The index may not know yet that a room is gone.
             let all = rooms.into_iter().zip(by_room.values());
+            let all = all.filter_map(|(room, hits)| Some((room?, hits)));
             let all = all.map(|(room, hits)| {
                 let snapshot = &snapshot;
                 async move {

@@ -188,7 +188,8 @@ impl Worker<'_> {
             let of_room = by_room.entry(record.room).or_default();
             of_room.push((*position, record.clone()));
         }
-        let mut happened = self.happened(snapshot, &by_room).await?;
+        let (mut happened, gone) = self.happened(snapshot, &by_room).await?;
+        self.forget(gone).await?;
         self.find_edited(&mut happened).await?;
         self.write_messages(snapshot, &happened).await?;
         for Happened { room, moved, .. } in &happened {
@@ -199,17 +200,31 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// What happened in which room.
+    /// Takes all of some rooms out of the index.
+    async fn forget(&mut self, rooms: Vec<ShortRoomId>) -> Result<(), Failure> {
+        for room in rooms {
+            self.pending.listings.insert(room, None);
+            let terms = self.index.fields.all_of_room(room);
+            self.apply(terms.map(Change::Remove).into()).await?;
+        }
+        Ok(())
+    }
+
+    /// What happened in which room, and which rooms are gone.
     async fn happened(
         &self,
         snapshot: &Snapshot,
         by_room: &BTreeMap<ShortRoomId, Vec<(Position, StreamRecord)>>,
-    ) -> error::Result<Vec<Happened>> {
+    ) -> error::Result<(Vec<Happened>, Vec<ShortRoomId>)> {
         let rooms = self.search.rooms();
         let shorts: Vec<_> = by_room.keys().copied().collect();
-        let found = rooms.by_short(snapshot, &shorts).await?;
+        let found = rooms.find_by_short(snapshot, &shorts).await?;
+        let gone = shorts.iter().zip(&found);
+        let gone = gone.filter_map(|(short, room)| room.is_none().then_some(*short));
+        let gone: Vec<_> = gone.collect();
         let happened = snapshot.gathered(async |snapshot| {
             let all = found.into_iter().zip(by_room.values());
+            let all = all.filter_map(|(room, records)| Some((room?, records)));
             let all = all.map(|(room, records)| {
                 let snapshot = &snapshot;
                 async move {
@@ -225,7 +240,7 @@ impl Worker<'_> {
             });
             try_join_all(all).await
         });
-        happened.await
+        Ok((happened.await?, gone))
     }
 
     /// A redacted edit does not say any more what it was an edit of; the index does.

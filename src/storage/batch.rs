@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::{
     Key, NameHash, Position, Stamped, Table, Topic, Value,
     schema::{ONCE_BY_DAY, OnceRow},
+    table::Access,
     value::{Greatest, Record, Sum},
 };
 
@@ -165,6 +166,12 @@ impl Batch {
     ) {
         let (from, to) = crate::read::Range::prefix(prefix).bounds(table.info.id);
         self.bytes += from.len() + to.len();
+        if table.info.access == Access::Bulk {
+            // Other values are never so long.
+            let (from, to) = crate::long::pieces_between(&from, &to);
+            self.bytes += from.len() + to.len();
+            self.operations.push(Operation::DeleteRange(from, to));
+        }
         self.operations.push(Operation::DeleteRange(from, to));
     }
 

@@ -199,6 +199,15 @@ impl Storage {
         }
     }
 
+    /// All rows of the model as they are stored, for tests of what is left behind: keys with the table's id in
+    /// front, and values. Of other engines none.
+    pub fn rows_of_model(&self) -> Vec<(Vec<u8>, bytes::Bytes)> {
+        match &self.0.engine {
+            Engine::Model(model) => model.rows(),
+            Engine::Rocks(_) => Vec::new(),
+        }
+    }
+
     /// A view that holds at least everything up to `at_least` ([`Position::START`]: whatever there is),
     /// and every commit that was acknowledged before this call. It can be read from for [`SNAPSHOT_LIFE`].
     pub async fn snapshot(&self, _at_least: Position) -> Result<Snapshot, ReadError> {

@@ -99,6 +99,11 @@ fn piece_key(key: &[u8], index: u8) -> Vec<u8> {
     [&[PIECES], key, &[index]].concat()
 }
 
+/// Between which keys the pieces of rows lie that lie between these.
+pub(crate) fn pieces_between(from: &[u8], to: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    ([&[PIECES], from].concat(), [&[PIECES], to].concat())
+}
+
 /// The number of pieces of a row as it is stored; none for nearly all.
 fn pieces_of(value: &Bytes) -> Option<u8> {
     let marked = value.first().is_some_and(|format| format & MARK != 0);

@@ -57,6 +57,14 @@ impl Model {
         }
     }
 
+    /// All rows.
+    pub(crate) fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {
+        let rows = Arc::clone(&self.state.lock().rows);
+        let rows = rows.iter();
+        rows.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     /// Misbehaves in this way from now on.
     pub(crate) fn misbehave(&self, faults: Faults) {
         self.dice.change(faults);

@@ -13,6 +13,7 @@ mod moderation;
 mod outbox;
 mod place;
 mod probe;
+mod purge;
 mod receiving;
 mod rooms;
 mod server;
@@ -30,6 +31,7 @@ pub use self::{
     outbox::*,
     place::Place,
     probe::*,
+    purge::*,
     receiving::*,
     rooms::*,
     server::*,
@@ -65,6 +67,7 @@ pub fn tables() -> Vec<(TableInfo, &'static str, &'static str)> {
         SUBSCRIPTION_TABLES,
         FEDERATION_TABLES,
         PROBE_TABLES,
+        PURGE_TABLES,
         RECEIVING_TABLES,
     ];
     let mut tables = parts.concat();

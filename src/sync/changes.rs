@@ -336,11 +336,13 @@ impl Syncs {
         changed: Vec<(ShortRoomId, Unnamed)>,
     ) -> error::Result<Vec<ChangedRoom>> {
         let shorts: Vec<_> = changed.iter().map(|(short, _)| *short).collect();
-        let rooms = self.0.rooms.by_short(snapshot, &shorts).await?;
+        // What was remembered of the user may name rooms that are gone.
+        let rooms = self.0.rooms.find_by_short(snapshot, &shorts).await?;
         let wanted = &request.filter.room;
         Ok(rooms
             .into_iter()
             .zip(changed)
+            .filter_map(|(room, changed)| Some((room?, changed)))
             .filter(|(room, _)| {
                 room_passes(wanted.rooms.as_deref(), &wanted.not_rooms, &room.room_id)
             })

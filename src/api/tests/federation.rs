@@ -2,12 +2,14 @@
 
 mod conversation;
 mod far;
+mod flooding;
 mod hostile;
 mod keys;
 mod media;
 mod membership;
 mod policy;
 mod proof;
+mod purging;
 mod queries;
 mod receiving;
 mod serving;
@@ -52,6 +54,8 @@ enum Host {
     Server(Server),
     /// One that a test plays.
     Played(Player),
+    /// One that takes everything and never answers.
+    Silent,
 }
 
 /// What a played server answers.
@@ -115,6 +119,11 @@ impl Network {
         peer
     }
 
+    /// A server that never answers.
+    pub(crate) fn hush(&self, name: &ServerName) {
+        self.0.lock().hosts.insert(name.to_owned(), Host::Silent);
+    }
+
     /// Nobody reaches this server any more.
     pub(crate) fn take_away(&self, name: &ServerName) {
         self.0.lock().away.insert(name.to_owned());
@@ -150,6 +159,7 @@ impl Network {
         limits: Limits,
     ) -> Result<Response<Bytes>, Broken> {
         let answer = match self.host(to, &request)? {
+            Host::Silent => std::future::pending().await,
             Host::Played(answer) => answer(request),
             Host::Server(server) => {
                 let request = request.map(|body| {

@@ -53,6 +53,11 @@ impl Listing {
         self.touched = true;
     }
 
+    /// Takes the room out of the directory.
+    pub(crate) fn withdraw(&mut self) {
+        self.set(None);
+    }
+
     /// Takes note of what changes in the room's current state.
     pub(crate) fn see(&mut self, entries: &[Entry]) {
         for entry in entries {

@@ -41,12 +41,13 @@ impl Rooms {
     /// 400 `M_INCOMPATIBLE_ROOM_VERSION`, `M_BAD_JSON` if it is no event of that version, `M_INVALID_PARAM` if
     /// it is no invite of the room by the server's people for ours, or not properly signed, or the room is not
     /// properly described; 404 `M_NOT_FOUND` if there is no such person; 403 `M_FORBIDDEN` if the room's rules
-    /// do not allow it, 403 `M_INVITE_BLOCKED` if it is not wanted.
+    /// do not allow it, 403 `M_INVITE_BLOCKED` if it is not wanted; as [`Rooms::check_admitted`].
     pub async fn take_invite(
         &self,
         origin: &ServerName,
         invite: BroughtInvite,
     ) -> error::Result<Bytes> {
+        self.check_admitted(&invite.room_id).await?;
         let version = &invite.room_version;
         let rules = RoomRules::of(version).ok_or_else(|| {
             error::incompatible_room_version(

@@ -181,8 +181,13 @@ impl Rooms {
             let Some(((short, _), _)) = rows.into_iter().flatten().next() else {
                 return Ok(());
             };
-            for room in self.by_short(&snapshot, &[short]).await? {
-                self.begin_waiting(&room);
+            for room in self
+                .find_by_short(&snapshot, &[short])
+                .await?
+                .iter()
+                .flatten()
+            {
+                self.begin_waiting(room);
             }
             let last = (short, Position::END);
             range = Range::prefix(&()).after(&last).limit(1);
