@@ -6,6 +6,7 @@
 mod dendrite;
 mod peer;
 mod people;
+mod policy;
 mod rooms;
 mod synapse;
 
@@ -32,10 +33,15 @@ struct Two {
 
 impl Two {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With other settings of Chapar.
+    async fn start_with(settings: &str) -> Self {
         let authority = Authority::new();
         let binary = env!("CARGO_BIN_EXE_chapar");
         let (chapar, peer) = tokio::join!(
-            Server::start_federating(binary, &authority, ""),
+            Server::start_federating(binary, &authority, settings),
             Peer::start(&authority)
         );
         let alice = chapar.user("alice").await;
