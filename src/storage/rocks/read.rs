@@ -89,16 +89,19 @@ impl Inner {
             .into_iter()
             .enumerate()
         {
-            keys.push(match answer {
-                Ok(value) => value,
-                Err(error) if error.kind() == ErrorKind::Incomplete => {
-                    if let Some(key) = reads.keys.get(index) {
-                        rest.keys.push((index, key.clone()));
-                    }
-                    None
-                }
-                Err(error) => return Err(engine(error)),
-            });
+            // Where the block behind the one in memory is not, the engine says that it found nothing of no
+            // length, instead of that it does not know; no value of ours is empty.
+            let unknown = match &answer {
+                Ok(value) => value.as_ref().is_some_and(Bytes::is_empty),
+                Err(error) => error.kind() == ErrorKind::Incomplete,
+            };
+            if unknown {
+                let key = reads.keys.get(index);
+                rest.keys.extend(key.map(|key| (index, key.clone())));
+                keys.push(None);
+            } else {
+                keys.push(answer.map_err(engine)?);
+            }
         }
         let mut ranges = Vec::with_capacity(reads.ranges.len());
         for (index, range) in reads.ranges.iter().enumerate() {
@@ -135,7 +138,9 @@ impl Inner {
             let db = self.snapshot.backing_cart();
             let family = families::family(db, access).map_err(engine)?;
             let of_family = indexes.iter().filter_map(|index| keys.get(*index));
-            let found = db.batched_multi_get_cf_opt(family, of_family, false, &options);
+            // Most lists are in order already, and need not be sorted by the engine.
+            let sorted = of_family.clone().is_sorted();
+            let found = db.batched_multi_get_cf_opt(family, of_family, sorted, &options);
             for (index, value) in indexes.into_iter().zip(found) {
                 if let Some(place) = answers.get_mut(index) {
                     *place = value.map(|value| value.map(|value| Bytes::copy_from_slice(&value)));

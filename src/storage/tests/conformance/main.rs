@@ -6,6 +6,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod cold;
 mod merges;
 mod views;
 mod waits;
