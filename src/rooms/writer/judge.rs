@@ -97,12 +97,19 @@ impl Working {
         if self.was_sent(group) {
             return Ok(Vec::new());
         }
-        let outcomes = loop {
-            match Trial::new(self).judge(rooms.parts(), group)? {
-                Step::Done(outcomes) => break outcomes,
-                Step::Need(lacks) => load::lacking(rooms, self, &lacks).await?,
+        let mut trial = Trial::new(self);
+        for draft in &group.drafts {
+            loop {
+                match trial.judge_draft(rooms.parts(), draft)? {
+                    Step::Done(outcome) => {
+                        trial.outcomes.push(outcome);
+                        break;
+                    }
+                    Step::Need(lacks) => load::lacking(rooms, trial.working, &lacks).await?,
+                }
             }
-        };
+        }
+        let outcomes = trial.finish();
         // A draft before it, in the same batch, may have named another one.
         if self.unknown_policy_server().is_some() {
             load::policy_server(rooms, &rooms.snapshot().await?, self).await?;
@@ -116,6 +123,8 @@ struct Trial<'a> {
     working: &'a mut Working,
     head: Head,
     state: HashMap<StateKey, Arc<StoredEvent>>,
+    /// The auth sets of its events. Their numbers are another group's if this one is refused.
+    auth_sets: HashMap<NameHash, Arc<AuthChain>>,
     room: Arc<Room>,
     outcomes: Vec<Outcome>,
 }
@@ -127,19 +136,18 @@ impl<'a> Trial<'a> {
             working,
             head,
             state: HashMap::new(),
+            auth_sets: HashMap::new(),
             room,
             outcomes: Vec::new(),
         }
     }
 
-    fn judge(mut self, parts: &Parts, group: &Group) -> error::Result<Step<Vec<Outcome>, Lack>> {
-        for draft in &group.drafts {
-            match self.judge_draft(parts, draft)? {
-                Step::Done(outcome) => self.outcomes.push(outcome),
-                Step::Need(lacks) => return Ok(Step::Need(lacks)),
-            }
-        }
-        Ok(Step::Done(self.outcomes))
+    /// All of the group is allowed.
+    fn finish(self) -> Vec<Outcome> {
+        let new = self.auth_sets.into_iter();
+        let new = new.map(|(hash, set)| (hash, (set, false)));
+        self.working.auth_sets.extend(new);
+        self.outcomes
     }
 
     fn current(&self, event_type: &StateEventType, state_key: &str) -> Option<Arc<StoredEvent>> {
@@ -176,9 +184,6 @@ impl<'a> Trial<'a> {
             }));
         }
         let auth_events = self.auth_events(draft);
-        let pdu = self.sign(parts, draft, &auth_events)?;
-        self.check(&pdu, draft)?;
-
         let number = self.head.next_number;
         let Some(next) = number.next() else {
             return Err(error::forbidden(
@@ -208,6 +213,9 @@ impl<'a> Trial<'a> {
                 }
             }
         };
+        // Only now, since what was lacking is looked for by judging the draft again.
+        let pdu = self.sign(parts, draft, &auth_events)?;
+        self.check(&pdu, draft)?;
         for (hash, bytes) in &nodes {
             self.working
                 .nodes
@@ -453,7 +461,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The hash of the set of these auth events; the set itself is known to the writer afterwards.
+    /// The hash of the set of these auth events; the set itself is known to the trial afterwards.
     fn auth_set(
         &mut self,
         parts: &Parts,
@@ -465,18 +473,18 @@ impl<'a> Trial<'a> {
         let numbers = auth_events.iter().map(|event| event.number);
         let hash = AuthSetHash::of(parts.storage.hash_key(), numbers);
         let hash = NameHash(hash.0);
-        if self.working.auth_sets.contains_key(&hash) {
+        if self.known_set(hash).is_some() {
             return Step::Done(hash);
         }
         let empty = Arc::new(AuthChain::default());
         let mut sets = Vec::new();
         let mut lacks = Vec::new();
         for event in auth_events {
-            match self.working.auth_sets.get(&event.header.chain) {
+            match self.known_set(event.header.chain) {
                 _ if event.header.chain == NameHash::NONE => {
                     sets.push((event.number, Arc::clone(&empty)));
                 }
-                Some((set, _)) => sets.push((event.number, Arc::clone(set))),
+                Some(set) => sets.push((event.number, Arc::clone(set))),
                 None => lacks.push(Lack::AuthSet(event.header.chain)),
             }
         }
@@ -484,8 +492,13 @@ impl<'a> Trial<'a> {
             return Step::Need(lacks);
         }
         let set = AuthChain::of(sets.iter().map(|(number, set)| (*number, set.as_ref())));
-        self.working.auth_sets.insert(hash, (Arc::new(set), false));
+        self.auth_sets.insert(hash, Arc::new(set));
         Step::Done(hash)
+    }
+
+    fn known_set(&self, hash: NameHash) -> Option<&Arc<AuthChain>> {
+        let stored = || self.working.auth_sets.get(&hash).map(|(set, _)| set);
+        self.auth_sets.get(&hash).or_else(stored)
     }
 }
 
@@ -513,7 +526,6 @@ fn says_the_same(draft: &Draft, current: &StoredEvent) -> bool {
     matches!((new, old), (Ok(new), Ok(old)) if new == old)
 }
 
-/// What a client is told whose event has not the form that the room's version asks for.
 /// What a client is told whose event the rules refuse.
 fn refusal(reason: &pdu::AuthError) -> error::Error {
     if reason.is_malformed() {
@@ -523,6 +535,7 @@ fn refusal(reason: &pdu::AuthError) -> error::Error {
     }
 }
 
+/// What a client is told whose event has not the form that the room's version asks for.
 fn refused(error: pdu::PduError) -> error::Error {
     match error {
         pdu::PduError::TooLarge(_) | pdu::PduError::TooLong(_) => {
