@@ -161,8 +161,14 @@ impl Room {
             format: form.format,
         };
         let all = events.iter().zip(memberships);
-        all.map(|(event, membership)| writer.write(event, membership))
-            .collect()
+        // One buffer for all: each text is then allocated in its size.
+        let mut json = String::new();
+        all.map(|(event, membership)| {
+            json.clear();
+            writer.write(&mut json, event, membership)?;
+            RawValue::from_string(json.as_str().to_owned()).map_err(error::internal)
+        })
+        .collect()
     }
 
     /// Of the events that some state events replaced, those that the viewer may not see. Who was in the
@@ -225,23 +231,27 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write(&self, event: &ReadEvent, membership: MembershipThen) -> error::Result<Box<RawValue>> {
-        let mut json = String::with_capacity(event.row.json.len() + 512);
+    fn write(
+        &self,
+        json: &mut String,
+        event: &ReadEvent,
+        membership: MembershipThen,
+    ) -> error::Result<()> {
         let event = self.erased.get(&event.number).unwrap_or(event);
-        self.event(&mut json, &event.row)?;
+        self.event(json, &event.row)?;
         json.push_str(",\"unsigned\":{");
-        self.unsigned(&mut json, &event.row.header)?;
-        self.replaced(&mut json, &event.row.header)?;
-        self.redaction(&mut json, &event.row.header)?;
+        self.unsigned(json, &event.row.header)?;
+        self.replaced(json, &event.row.header)?;
+        self.redaction(json, &event.row.header)?;
         if let Some(bundle) = self.bundles.get(&event.number) {
-            self.bundle(&mut json, bundle)?;
+            self.bundle(json, bundle)?;
         }
         if let Some(membership) = membership {
             let membership = membership.map_or("leave", Membership::as_str);
             let _ = write!(json, ",\"membership\":\"{membership}\"");
         }
         json.push_str("}}");
-        RawValue::from_string(json).map_err(error::internal)
+        Ok(())
     }
 
     /// The event without `unsigned`, and without the brace at its end.

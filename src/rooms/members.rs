@@ -19,6 +19,9 @@ pub const MEMBERSHIPS: [Membership; 5] = [
     Membership::Ban,
 ];
 
+/// Rows of members that are read together.
+const READ_AT_ONCE: usize = 2_000;
+
 impl Room {
     /// The room's current members of some memberships.
     pub async fn members(
@@ -41,6 +44,30 @@ impl Room {
             .collect())
     }
 
+    /// Looks at the room's current members of a membership, some at a time: there may be very many.
+    pub async fn each_member(
+        &self,
+        snapshot: &Snapshot,
+        look: &Look,
+        membership: Membership,
+        mut each: impl FnMut(MemberRow),
+    ) -> error::Result<()> {
+        let all = Range::prefix(&(self.short, look.head.generation, membership as u8));
+        let mut range = all.clone().limit(READ_AT_ONCE);
+        loop {
+            let ranges = [range];
+            let rows = snapshot.multi_range(&schema::MEMBER_BY_ROOM, &ranges);
+            let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
+            let last = rows.last().filter(|_| rows.len() == READ_AT_ONCE);
+            let rest = last.map(|(key, _)| all.clone().after(key).limit(READ_AT_ONCE));
+            rows.into_iter().for_each(|(_, row)| each(row.value));
+            match rest {
+                Some(rest) => range = rest,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// The events of a root's state, of one type if one is named. The current state is read from the
     /// room's flat tables, any other one from the tree.
     pub async fn state_at(
@@ -58,7 +85,7 @@ impl Room {
             self.whole_state(snapshot, root).await?
         };
         numbers.sort_unstable();
-        let events = self.read_state_events(snapshot, &numbers, root).await?;
+        let events = self.read_state_events(snapshot, &numbers).await?;
         Ok(events
             .into_iter()
             .filter(|event| event_type.is_none_or(|wanted| event.is_state(wanted)))

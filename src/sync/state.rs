@@ -62,10 +62,7 @@ impl Reading<'_> {
             numbers.extend(members);
         }
         let numbers: Vec<_> = numbers.into_iter().collect();
-        let root = log.end().unwrap_or(needed.look.head.root);
-        let mut events = room
-            .read_state_events(self.snapshot, &numbers, root)
-            .await?;
+        let mut events = room.read_state_events(self.snapshot, &numbers).await?;
         if lazy && needed.whole && !needed.current {
             let kept = lazy_members(self, needed);
             events.retain(|event| match &event.row.header.state_key {

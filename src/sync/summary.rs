@@ -48,10 +48,7 @@ impl Reading<'_> {
             .numbers_now(self.rooms(), self.snapshot, generation, &names())
             .await?;
         let numbers: Vec<_> = found.into_iter().flatten().collect();
-        let root = look.head.root;
-        let events = room
-            .read_state_events(self.snapshot, &numbers, root)
-            .await?;
+        let events = room.read_state_events(self.snapshot, &numbers).await?;
         Ok(events.iter().any(|event| {
             let content = serde_json::from_slice::<serde_json::Value>(event.content());
             let content = content.unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Memberships of rooms.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use error::Result;
 use rooms::{MEMBERSHIPS, REDACT_EVENTS, ReadEvent, Room, Said, membership_of};
@@ -15,7 +17,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use storage::schema::Membership;
+use storage::schema::{MemberRow, Membership};
 use users::Requester;
 
 use super::{reading::Reading, room::no_third_parties};
@@ -254,25 +256,24 @@ pub(super) async fn joined_members(
     if !reading.look.is_joined() {
         return Err(not_joined());
     }
-    let members = reading
+    // Written as they are read: there may be very many.
+    let mut body = String::from("{\"joined\":{");
+    let each = |row: MemberRow| {
+        // Complement looks for both keys, whether there is anything to say or not.
+        let member = json!({
+            "display_name": row.displayname.unwrap_or_default(),
+            "avatar_url": row.avatar_url.unwrap_or_default(),
+        });
+        let separator = if body.ends_with('{') { "" } else { "," };
+        let user = Value::from(row.user_id);
+        let _ = write!(body, "{separator}{user}:{member}");
+    };
+    reading
         .room
-        .members(&reading.snapshot, &reading.look, &[Membership::Join])
+        .each_member(&reading.snapshot, &reading.look, Membership::Join, each)
         .await?;
-    let joined: Map<_, _> = members
-        .into_iter()
-        .map(|row| {
-            // Complement looks for both keys, whether there is anything to say or not.
-            let (name, avatar) = (row.displayname, row.avatar_url);
-            let member = json!({
-                "display_name": name.unwrap_or_default(),
-                "avatar_url": avatar.unwrap_or_default(),
-            });
-            (row.user_id, member)
-        })
-        .collect();
-    Ok(Written(Bytes::from(
-        json!({ "joined": joined }).to_string(),
-    )))
+    body.push_str("}}");
+    Ok(Written(Bytes::from(body)))
 }
 
 fn not_joined() -> error::Error {
@@ -301,7 +302,7 @@ pub(super) async fn get_member_events(
     let members: Vec<ReadEvent> = if root == look.head.root {
         let rows = room.members(snapshot, look, &memberships).await?;
         let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
-        room.read_state_events(snapshot, &numbers, root).await?
+        room.read_state_events(snapshot, &numbers).await?
     } else {
         let event_type = Some("m.room.member");
         let mut events = room

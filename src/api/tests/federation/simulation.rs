@@ -417,10 +417,7 @@ impl World {
             .unwrap();
         let head = head.into_iter().next().flatten().unwrap().value;
         let numbers = room.whole_state(&snapshot, head.root).await.unwrap();
-        let events = room
-            .read_state_events(&snapshot, &numbers, head.root)
-            .await
-            .unwrap();
+        let events = room.read_state_events(&snapshot, &numbers).await.unwrap();
         let own = Self::person(server);
         let put_out = events.iter().any(|event| {
             let about = event.row.header.state_key.as_deref() == Some(own.as_str());
