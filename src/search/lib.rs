@@ -168,13 +168,13 @@ impl Search {
     ///
     /// # Errors
     ///
-    /// Internal, if it cannot answer.
+    /// 503 while it is being opened; internal, if it cannot answer.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Index) -> Result<T, TantivyError> + Send + 'static,
     ) -> error::Result<T> {
         let index = self.0.index.read().clone();
-        let index = index.ok_or_else(|| error::internal("the search index is not open"))?;
+        let index = index.ok_or_else(|| error::too_busy("the search index is not open"))?;
         let answer = blocking(move || question(&index)).await;
         answer.map_err(|failure| {
             if failure.is_damage() {
