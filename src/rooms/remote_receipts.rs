@@ -25,8 +25,8 @@ const AT_ONCE: usize = 500;
 pub struct RemoteReceipt {
     /// Who.
     pub user: OwnedUserId,
-    /// The event.
-    pub event_id: OwnedEventId,
+    /// The event, whether or not it is here; a string of another server.
+    pub event_id: String,
     /// `main`, or the root of a thread; none for all of the room.
     pub thread: Option<String>,
     /// When, in milliseconds since 1970, as their server says.
@@ -93,17 +93,22 @@ impl Rooms {
         let users: Vec<_> = receipts.iter().map(|it| &*it.user).collect();
         let perhaps = self.perhaps_joined(snapshot, room, &head, &users).await?;
         let members = members.into_iter().zip(perhaps);
-        let named: BTreeSet<_> = receipts.iter().map(|it| it.event_id.clone()).collect();
-        let events = ReadEvents::load(self, room, snapshot, &named).await?;
+        let named = receipts
+            .iter()
+            .map(|it| OwnedEventId::try_from(&*it.event_id));
+        let named: Vec<_> = named.map(Result::ok).collect();
+        let wanted: BTreeSet<_> = named.iter().flatten().cloned().collect();
+        let events = ReadEvents::load(self, room, snapshot, &wanted).await?;
         let mut seen = BTreeSet::new();
         let mut index = 0;
-        let all = receipts.iter().zip(&keys).zip(members).zip(old);
-        for (((receipt, key), (member, perhaps)), old) in all {
+        let all = receipts.iter().zip(named).zip(&keys).zip(members).zip(old);
+        for ((((receipt, event_id), key), (member, perhaps)), old) in all {
             let joined = member.is_some() || perhaps;
             if !joined || !seen.insert((key.1, key.3)) {
                 continue;
             }
-            let place = events.placed(&receipt.event_id).ok().map(|it| it.place);
+            let placed = event_id.and_then(|id| events.placed(&id).ok());
+            let place = placed.map(|it| it.place);
             let goes_on = old
                 .as_ref()
                 .is_none_or(|old| goes_on(&old.value.value, receipt, place));
@@ -118,7 +123,7 @@ impl Rooms {
             }
             let row = ReceiptRow {
                 user_id: receipt.user.to_string(),
-                event_id: receipt.event_id.to_string(),
+                event_id: receipt.event_id.clone(),
                 place,
                 thread: receipt.thread.clone(),
                 ts: receipt.ts,
@@ -152,7 +157,7 @@ impl Rooms {
 /// Whether a receipt is further on than the one that stands: by the places of their events, or where these are
 /// not known by the time.
 fn goes_on(old: &ReceiptRow, new: &RemoteReceipt, place: Option<Place>) -> bool {
-    if old.event_id == new.event_id.as_str() {
+    if old.event_id == new.event_id {
         return false;
     }
     match (old.place, place) {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use error::Result;
 use rooms::{DeviceUpdate, DevicesChange, RemotePresence, RemoteReceipt};
 use ruma::{
-    OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName, UserId,
+    OwnedDeviceId, OwnedRoomId, OwnedUserId, ServerName, UserId,
     api::federation::transactions::edu::{DirectDeviceContent, Edu},
     presence::PresenceState,
     serde::Raw,
@@ -52,7 +52,8 @@ struct OfRoom {
 
 #[derive(Deserialize)]
 struct Receipt {
-    event_ids: Vec<OwnedEventId>,
+    /// NOTSPEC: what is no event id is taken too (Complement, `CanReceiveReceiptDuringPartialStateJoin`).
+    event_ids: Vec<String>,
     data: ReceiptData,
 }
 
@@ -196,6 +197,7 @@ impl From<'_> {
                         ts: receipt.data.ts,
                     })
                 })
+                .filter(|it| it.event_id.len() <= ID_MAX)
                 .filter(|it| it.thread.as_ref().is_none_or(|id| id.len() <= ID_MAX))
                 .take(RECEIPTS_MAX);
             let receipts: Vec<_> = receipts.collect();

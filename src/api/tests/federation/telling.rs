@@ -292,6 +292,16 @@ async fn nobody_speaks_for_others_nor_in_rooms_where_they_are_not() {
         ("org.example", json!(null)),
     ];
     tell(&world, "broken", &broken).await;
+    // What is no event id is taken for one that is not known.
+    let odd = json!({ BOB: { "event_ids": ["odd"], "data": { "ts": 3 } } });
+    let odd = ("m.receipt", json!({ room.clone(): { "m.read": odd } }));
+    tell(&world, "odd", &[odd]).await;
+    let (told, since) = sync(&world, &since).await;
+    let ephemeral = &told["rooms"]["join"][&room]["ephemeral"]["events"][0];
+    assert_eq!(
+        ephemeral["content"]["odd"]["m.read"][BOB]["ts"], 3,
+        "{told}"
+    );
     let edus = [typing(BOB), receipt(BOB), presence(BOB)];
     tell(&world, "good", &edus).await;
     let (told, since) = sync(&world, &since).await;
