@@ -45,12 +45,41 @@ impl Rooms {
         said: Said,
     ) -> error::Result<()> {
         if let Some(room) = self.find_room_of_ours(room_id).await? {
-            return self.join(&room, user, said).await;
+            return match self.join_partial(&room, user, via, &said).await? {
+                true => Ok(()),
+                false => self.join(&room, user, said).await,
+            };
         }
         self.check_admitted(room_id).await?;
         let arriving = self.arriving(room_id, user, via).await?;
         self.join_from_outside(&arriving, said).await?;
         Ok(())
+    }
+
+    /// Joins a room of which we do not know all members (MSC3902) by a server that may, as these say who may come
+    /// in; whether one helped. If not we do what we can by ourselves.
+    async fn join_partial(
+        &self,
+        room: &Arc<Room>,
+        user: &UserId,
+        via: &[OwnedServerName],
+        said: &Said,
+    ) -> error::Result<bool> {
+        let snapshot = self.snapshot().await?;
+        if !room.is_partial(self, &snapshot).await?
+            || room.membership(self, &snapshot, user).await? == Some(Membership::Join)
+        {
+            return Ok(false);
+        }
+        let arriving = self.arriving(&room.room_id, user, via).await?;
+        match self.join_by_voucher(&arriving, said.clone()).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.status() == StatusCode::FORBIDDEN => Err(error),
+            Err(error) => {
+                tracing::info!(%error, room = %room.room_id, "no server lets somebody into a room of which we do not know all");
+                Ok(false)
+            }
+        }
     }
 
     async fn arriving<'a>(

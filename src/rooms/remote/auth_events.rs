@@ -17,6 +17,8 @@ use crate::{
 
 /// Single events that are fetched for one that needs them, at most.
 const FETCHED_MAX: usize = 200;
+/// So many auth events, or fewer, are asked for by themselves first.
+const FEW: usize = 3;
 /// Events that are fetched side by side.
 const AT_ONCE: usize = 8;
 
@@ -36,12 +38,30 @@ impl Asking {
         if auth.is_empty() || (by_prev && !prev.is_empty()) {
             return Ok(received);
         }
-        let chain = self.fetch_chain(pdu.event_id()).await?;
-        self.keep_as_outliers(chain).await?;
-        let lacking = self.unknown(auth).await?;
-        let single = self.fetch_each(&lacking).await?;
-        self.keep_as_outliers(single).await?;
+        if !self.fetch_few(auth).await? {
+            let chain = self.fetch_chain(pdu.event_id()).await?;
+            self.keep_as_outliers(chain).await?;
+            let lacking = self.unknown(auth).await?;
+            let single = self.fetch_each(&lacking).await?;
+            self.keep_as_outliers(single).await?;
+        }
         self.receive(pdu, standing).await
+    }
+
+    /// Fetches events by themselves where they are few and all that allows them is here, as it is with members of
+    /// a room of which we know not all: an auth chain would hold much that is here. Whether they are here now.
+    async fn fetch_few(&self, ids: &[OwnedEventId]) -> error::Result<bool> {
+        if ids.len() > FEW {
+            return Ok(false);
+        }
+        let events = self.fetch_each(ids).await?;
+        let auth = events.iter().flat_map(|event| auth_ids(&self.room, event));
+        let auth: Vec<_> = auth.filter(|id| !ids.contains(id)).collect();
+        if events.len() < ids.len() || !self.unknown(&auth).await?.is_empty() {
+            return Ok(false);
+        }
+        self.keep_as_outliers(events).await?;
+        Ok(self.unknown(ids).await?.is_empty())
     }
 
     /// Fetches events one by one, a few side by side. Those that nobody has are left out.

@@ -15,6 +15,7 @@ use storage::{ShortUserId, schema::Membership};
 
 use super::{
     answer::{Proven, RoomState},
+    asking::Asking,
     made::{Template, Wanted, known_versions},
     refusals::Refusals,
 };
@@ -164,6 +165,13 @@ impl Rooms {
             standing: Standing::Live { state_before: None },
         };
         if self.find_room_of_ours(&room.room_id).await?.is_some() {
+            let received = self.receive_one_signed(room, incoming.clone()).await?;
+            let Received::Missing { auth, prev } = &received else {
+                return Ok(Ok(received));
+            };
+            // The other server is further on than we are.
+            let asking = Asking::about(self, room, &[server]).await?;
+            asking.fetch_lacking(&incoming.pdu, auth, prev).await?;
             return self.receive_one_signed(room, incoming).await.map(Ok);
         }
         // All of ours left before the whole state was there, and somebody comes back: it goes on.

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use parking_lot::Mutex;
 use rooms::{Incoming, Received, Standing};
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use storage::schema::Membership;
 
 use super::{
@@ -29,6 +29,11 @@ fn joined() -> Value {
 
 fn user(name: &str) -> OwnedUserId {
     UserId::parse(format!("@{name}:{EVIL}")).unwrap()
+}
+
+/// Whether an event is what a path names.
+fn is_named(event: &pdu::Pdu, id: &str) -> bool {
+    id.ends_with(event.event_id().as_str().trim_start_matches('$'))
 }
 
 /// A room into which Bob came, while the server that let him in keeps the rest to itself.
@@ -75,6 +80,7 @@ impl Partial {
         let (some, whole) = (some.to_string(), whole.to_string());
         let ids = room.whole_state_ids().to_string();
         let keys = String::from_utf8(peer.own_keys_answer()).unwrap();
+        let events = room.events.clone();
         let open = Arc::clone(&tells);
         let keys_asked = Arc::new(AtomicUsize::new(0));
         let asked = Arc::clone(&keys_asked);
@@ -109,6 +115,11 @@ impl Partial {
                     json!({ "device_keys": devices.collect::<Map<_, _>>() }).to_string()
                 } else if path.contains("/key/") {
                     keys.clone()
+                } else if let Some((_, id)) = path.split_once("/event/")
+                    && let Some(event) = events.iter().find(|one| is_named(one, id))
+                {
+                    let pdu: Value = serde_json::from_slice(event.json()).unwrap();
+                    json!({ "origin": EVIL, "origin_server_ts": 1, "pdus": [pdu] }).to_string()
                 } else {
                     let refused = Response::builder().status(404);
                     return refused
@@ -245,6 +256,29 @@ async fn a_room_is_used_before_all_of_it_is_known() {
         let members = bob.get(&partial.path("members")).await.ok();
         assert_eq!(members["chunk"].as_array().unwrap().len(), 4, "{version}");
     }
+}
+
+#[tokio::test]
+async fn what_allows_an_event_is_asked_for_and_not_all_that_allows_this() {
+    let partial = Partial::new("11").await;
+    let dana = user("dana");
+    let said = json!({ "msgtype": "m.text", "body": "from somebody who is not known" });
+    let said = partial.room.make_by(&dana, "m.room.message", None, &said);
+    let said = partial.room.after(&said, &partial.join_of_bob().await);
+    let raw = String::from_utf8(said.json().to_vec()).unwrap();
+    let raw = RawValue::from_string(raw).unwrap();
+    let (rooms, evil) = (&partial.server.rooms, name(EVIL));
+    let taken = rooms.receive_pdus(&evil, &partial.room.room_id, vec![raw]);
+    taken.await.unwrap();
+    rooms.nothing_waits().await;
+    assert_eq!(partial.membership(&dana).await, Some(Membership::Join));
+    let asked = partial.world.network.asked_of(&name(EVIL));
+    assert!(
+        asked.iter().any(|path| path.contains("/event/")),
+        "{asked:?}"
+    );
+    let chain = asked.iter().find(|path| path.contains("/event_auth/"));
+    assert_eq!(chain, None);
 }
 
 #[tokio::test]
