@@ -14,8 +14,13 @@
     clippy::print_stdout
 )]
 
+#[path = "../measure/fill.rs"]
 mod fill;
+#[path = "../measure/meter.rs"]
 mod meter;
+mod row;
+
+use std::time::{Duration, Instant};
 
 use harness::{OPEN, Server, User, encode};
 use reqwest::Method;
@@ -23,7 +28,8 @@ use serde_json::json;
 
 use self::{
     fill::{Filled, Size},
-    meter::{Meter, Row},
+    meter::Meter,
+    row::Row,
 };
 
 const CHAPAR: &str = env!("CARGO_BIN_EXE_chapar");
@@ -74,16 +80,26 @@ async fn main() {
     let mut filled = Vec::new();
     let folder = server.folder().join("data");
     for (room, size) in &rooms {
-        let fill = || fill::fill(&folder, room, *size);
+        let fill = || fill::fill(&folder, "localhost", room, *size);
         filled.push(tokio::task::block_in_place(fill));
     }
     server.restart().await;
     let meter = Meter::new(server.pid());
+    // The index is made of what was filled in without it.
+    let begun = Instant::now();
+    for (room, size) in &rooms {
+        let last = format!("Message {}", size.events - 1);
+        while search(&people.alice, room, &last).await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let indexed = begun.elapsed();
     let mut columns = Vec::new();
     for ((room, _), space) in rooms.iter().zip(&spaces) {
         columns.push(measure(&people, &meter, room, space).await);
     }
     report(&columns, &filled, &meter);
+    println!("all was indexed in {:.1} s", indexed.as_secs_f64());
 }
 
 struct People {
@@ -121,16 +137,16 @@ async fn measure(people: &People, meter: &Meter, room: &str, space: &str) -> Vec
     let sent = async |_| {
         alice.say(room, "salaam").await;
     };
-    rows.push(meter.row("send", TIMES, sent).await);
+    rows.push(Row::new(meter, "send", TIMES, sent).await);
     let joined = async |n: usize| joiners[n].join(room).await;
-    rows.push(meter.row("join", JOINERS, joined).await);
+    rows.push(Row::new(meter, "join", JOINERS, joined).await);
     let mut since = bob.sync(None).await.next_batch();
     let synced = async |_| {
         let synced = bob.sync(Some(&since)).await;
         since = synced.next_batch();
         alice.say(room, "and?").await;
     };
-    rows.push(meter.row("send and incremental sync", TIMES, synced).await);
+    rows.push(Row::new(meter, "send and incremental sync", TIMES, synced).await);
     let mut from = String::new();
     let paged = async |_| {
         let path = format!("{room_path}/messages?dir=b&limit=50{from}");
@@ -140,30 +156,58 @@ async fn measure(people: &People, meter: &Meter, room: &str, space: &str) -> Vec
             None => String::new(),
         };
     };
-    rows.push(meter.row("page of 50 messages", TIMES, paged).await);
+    rows.push(Row::new(meter, "page of 50 messages", TIMES, paged).await);
     let name = format!("{room_path}/state/m.room.name/");
     rows.push(
-        meter
-            .row("one key of the state", TIMES, async |_| get(&name).await)
-            .await,
+        Row::new(meter, "one key of the state", TIMES, async |_| {
+            get(&name).await
+        })
+        .await,
     );
     let named = async |n: usize| {
         let name = json!({ "name": format!("Everybody {n}") });
         alice.set_state(room, "m.room.name", "", name).await;
     };
-    rows.push(meter.row("state event", TIMES, named).await);
+    rows.push(Row::new(meter, "state event", TIMES, named).await);
     let hierarchy = format!("/_matrix/client/v1/rooms/{}/hierarchy", encode(space));
     let asked = async |_| {
         alice.ask(Method::GET, &hierarchy, None).await.ok();
     };
-    rows.push(meter.row("hierarchy", TIMES, asked).await);
+    rows.push(Row::new(meter, "hierarchy", TIMES, asked).await);
     let members = format!("{room_path}/joined_members");
     rows.push(
-        meter
-            .row("all joined members", 3, async |_| get(&members).await)
-            .await,
+        Row::new(meter, "all joined members", 3, async |_| {
+            get(&members).await
+        })
+        .await,
     );
+    let invited = format!("{room_path}/members?membership=invite");
+    rows.push(
+        Row::new(meter, "who is invited", TIMES, async |_| {
+            get(&invited).await
+        })
+        .await,
+    );
+    let found = async |n: usize| {
+        search(alice, room, &format!("fox {n}")).await;
+    };
+    rows.push(Row::new(meter, "search", TIMES, found).await);
     rows
+}
+
+/// Searches a room for all of some words: how many messages hold them.
+async fn search(user: &User, room: &str, words: &str) -> u64 {
+    let events = json!({ "search_term": words, "filter": { "rooms": [room] } });
+    let body = json!({ "search_categories": { "room_events": events } });
+    let found = user.post("/search", body).await;
+    if found.status == 503 {
+        // It is being opened.
+        return 0;
+    }
+    let found = found.ok();
+    found["search_categories"]["room_events"]["count"]
+        .as_u64()
+        .unwrap()
 }
 
 fn report(columns: &[Vec<Row>], filled: &[Filled], meter: &Meter) {

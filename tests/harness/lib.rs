@@ -9,13 +9,17 @@
 mod answer;
 mod authority;
 pub mod clients;
+mod dendrite;
 mod gate;
+mod peer;
 mod server;
+mod synapse;
 mod user;
 
 pub use answer::{Answer, encode};
 pub use authority::{Authority, Certificate};
 pub use gate::Gate;
+pub use peer::{Peer, PeerKind};
 pub use server::{OPEN, Server, free_port};
 pub use user::{Sync, User};
 

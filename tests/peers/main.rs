@@ -3,22 +3,17 @@
 //! fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-mod dendrite;
-mod peer;
 mod people;
 mod policy;
 mod rooms;
-mod synapse;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use harness::{Authority, Server, User, encode};
+use harness::{Authority, Peer, PeerKind, Server, User, encode};
 use serde_json::Value;
-
-use self::peer::{Kind, Peer};
 
 /// How long something that happened on one server may take until the other shows it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -68,8 +63,8 @@ impl Two {
     /// Those of some room versions that both know. Dendrite has none above 11, and overlooks redactions there.
     fn versions<'a>(&self, of: &[&'a str]) -> Vec<&'a str> {
         let newest = match self.peer.kind {
-            Kind::Synapse => 12,
-            Kind::Dendrite => 10,
+            PeerKind::Synapse => 12,
+            PeerKind::Dendrite => 10,
         };
         let known = |version: &&&str| version.parse::<u32>().unwrap() <= newest;
         of.iter().filter(known).copied().collect()

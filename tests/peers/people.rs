@@ -2,13 +2,13 @@
 //! by which they do.
 
 use harness::{
-    User,
+    PeerKind, User,
     clients::{node, talk},
     encode,
 };
 use serde_json::{Value, json};
 
-use crate::{Two, join, peer::Kind, same_state, until};
+use crate::{Two, join, same_state, until};
 
 /// Waits until a room is on one of somebody's lists.
 async fn listed(user: &User, list: &str, room: &str) {
@@ -121,7 +121,7 @@ async fn files_typing_receipts_and_profiles_arrive() {
         let got = got.unwrap();
         let shown = got.headers()["content-disposition"].to_str().unwrap();
         // Dendrite keeps the names of its own files only.
-        let named = two.peer.kind == Kind::Synapse || shown.contains("name");
+        let named = two.peer.kind == PeerKind::Synapse || shown.contains("name");
         assert!(!named || shown.contains(&name), "{shown}");
         assert_eq!(got.bytes().await.unwrap(), bytes);
 

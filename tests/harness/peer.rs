@@ -7,22 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Authority, Gate, Server, free_port};
 use tempfile::TempDir;
 
-use crate::{dendrite, synapse};
+use crate::{Authority, Gate, Server, dendrite, free_port, synapse};
 
 /// How long it may take until its first answer.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// Which one. `CHAPAR_PEER` names it, Synapse if it is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum PeerKind {
+    /// Synapse.
     Synapse,
+    /// Dendrite.
     Dendrite,
 }
 
-impl Kind {
+impl PeerKind {
     fn wanted() -> Self {
         match std::env::var("CHAPAR_PEER").as_deref() {
             Ok("dendrite") => Self::Dendrite,
@@ -41,10 +42,14 @@ pub(crate) struct Ports {
 }
 
 /// A running one, reached by other servers through a gate. It is killed, by its process id, when this is dropped.
-pub(crate) struct Peer {
-    pub(crate) kind: Kind,
-    pub(crate) server: Server,
-    pub(crate) gate: Gate,
+#[derive(Debug)]
+pub struct Peer {
+    /// Which one it is.
+    pub kind: PeerKind,
+    /// Where its clients ask.
+    pub server: Server,
+    /// The way by which other servers reach it.
+    pub gate: Gate,
     folder: TempDir,
     child: Child,
 }
@@ -58,8 +63,8 @@ pub(crate) fn cache() -> PathBuf {
 
 impl Peer {
     /// Starts one that believes whom `authority` vouches for, and waits for its first answer.
-    pub(crate) async fn start(authority: &Authority) -> Self {
-        let kind = Kind::wanted();
+    pub async fn start(authority: &Authority) -> Self {
+        let kind = PeerKind::wanted();
         let folder = tempfile::Builder::new()
             .prefix("chapar-peer-")
             .tempdir()
@@ -80,8 +85,8 @@ impl Peer {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let mut command = match kind {
-            Kind::Synapse => synapse::command(folder.path(), ports),
-            Kind::Dendrite => dendrite::command(folder.path(), ports),
+            PeerKind::Synapse => synapse::command(folder.path(), ports),
+            PeerKind::Dendrite => dendrite::command(folder.path(), ports),
         };
         let log = File::create(folder.path().join("log.txt")).unwrap();
         command.stdin(Stdio::null());
@@ -99,8 +104,13 @@ impl Peer {
     }
 
     /// Its name.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("localhost:{}", self.gate.port())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn log(&self) -> String {
@@ -121,6 +131,7 @@ impl Peer {
     }
 }
 
+#[allow(clippy::print_stderr)]
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();

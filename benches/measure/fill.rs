@@ -9,7 +9,7 @@ use std::{
 
 use federation::Federation;
 use rooms::{Draft, Group, Parts, Room, Rooms};
-use ruma::{OwnedUserId, RoomId, server_name};
+use ruma::{OwnedUserId, RoomId, ServerName};
 use serde_json::{Value, json, value::to_raw_value};
 use storage::{Clock, Options, Random, Storage};
 
@@ -46,13 +46,13 @@ impl fmt::Display for Filled {
     }
 }
 
-/// Fills a room of the server that lies in a folder.
+/// Fills a room of the server of that name that lies in a folder.
 ///
 /// Not in an asynchronous context: it has runtimes of its own, whose ends close the folder.
-pub(crate) fn fill(folder: &Path, room_id: &str, size: Size) -> Filled {
+pub(crate) fn fill(folder: &Path, server: &str, room_id: &str, size: Size) -> Filled {
     let begun = Instant::now();
     let people: Vec<OwnedUserId> = (0..size.members)
-        .map(|n| format!("@member{n}:localhost").try_into().unwrap())
+        .map(|n| format!("@member{n}:{server}").try_into().unwrap())
         .collect();
     let joins = people.iter().map(|person| {
         let content = json!({ "membership": "join", "displayname": format!("Member {person}") });
@@ -64,7 +64,7 @@ pub(crate) fn fill(folder: &Path, room_id: &str, size: Size) -> Filled {
         )
     });
     let before = bytes(folder);
-    write(folder, room_id, joins);
+    write(folder, server, room_id, joins);
     let between = bytes(folder);
     let messages = (0..size.events).map(|n| {
         let sender = &people[(n * 7) % people.len().min(SPEAKERS)];
@@ -72,8 +72,8 @@ pub(crate) fn fill(folder: &Path, room_id: &str, size: Size) -> Filled {
         let content = json!({ "msgtype": "m.text", "body": body });
         Draft::message(sender.clone(), "m.room.message", raw(&content))
     });
-    write(folder, room_id, messages);
-    let each = |bytes: u64, events: usize| bytes / events as u64;
+    write(folder, server, room_id, messages);
+    let each = |bytes: u64, events: usize| bytes / events.max(1) as u64;
     Filled {
         size,
         took: begun.elapsed(),
@@ -89,12 +89,17 @@ fn raw(content: &Value) -> Box<serde_json::value::RawValue> {
 }
 
 /// Opens the folder, writes events, and closes it.
-fn write(folder: &Path, room_id: &str, drafts: impl Iterator<Item = Draft>) {
+fn write(folder: &Path, server: &str, room_id: &str, drafts: impl Iterator<Item = Draft>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(write_all(folder, room_id, drafts));
+    runtime.block_on(write_all(folder, server, room_id, drafts));
 }
 
-async fn write_all(folder: &Path, room_id: &str, drafts: impl Iterator<Item = Draft>) {
+async fn write_all(
+    folder: &Path,
+    server: &str,
+    room_id: &str,
+    drafts: impl Iterator<Item = Draft>,
+) {
     let (clock, random) = (Clock::system(), Random::from_system());
     let options = Options {
         sync: false,
@@ -103,12 +108,12 @@ async fn write_all(folder: &Path, room_id: &str, drafts: impl Iterator<Item = Dr
         ..Options::default()
     };
     let storage = Storage::open(folder, &options).unwrap();
-    let name = server_name!("localhost");
-    let alone = federation::Parts::alone(&storage, name, &clock, &random);
+    let name = ServerName::parse(server).unwrap();
+    let alone = federation::Parts::alone(&storage, &name, &clock, &random);
     let federation = Federation::open(alone).await.unwrap();
     let rooms = Rooms::new(Parts {
         storage,
-        server_name: name.to_owned(),
+        server_name: name,
         federation,
         clock,
         random,
