@@ -69,15 +69,16 @@ impl Rooms {
             let Some(answer) = asking.ask(server, question, ONE).await else {
                 continue;
             };
-            let known = asking
-                .unknown(std::slice::from_ref(&answer.event_id))
-                .await?;
-            if known.is_empty() || !is_nearer(answer.origin_server_ts.get().into()) {
+            if !is_nearer(answer.origin_server_ts.get().into()) {
                 continue;
             }
-            let Some(event) = asking.fetch_event(&answer.event_id).await? else {
-                continue;
-            };
+            let event = asking.fetch_event(&answer.event_id).await?;
+            // It may be here as an outlier: what our join followed is.
+            let event = asking
+                .not_in_graph(event.into_iter().collect())
+                .await?
+                .pop();
+            let Some(event) = event else { continue };
             if is_nearer(event.origin_server_ts().get().into())
                 && asking.place_within(hole, &event).await?
             {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pdu::{Pdu, SigningKey};
+use rooms::{Incoming, Received, Standing};
 use ruma::{OwnedEventId, RoomVersionId, events::StateEventType};
 use serde_json::{Value, json, value::RawValue};
 
@@ -486,6 +487,13 @@ async fn a_room_for_which_nobody_answers_is_in_nobodys_way() {
 
 #[tokio::test]
 async fn an_event_of_a_time_is_found_in_a_hole_and_read_around() {
+    for as_outlier in [false, true] {
+        is_found_in_a_hole(as_outlier).await;
+    }
+}
+
+/// Whether the event is here as an outlier already: of what a join follows the state after it is needed.
+async fn is_found_in_a_hole(as_outlier: bool) {
     let mut world = World::new(RoomVersionId::V11).await;
     let mut prev = world.last.clone();
     let mut all = Vec::new();
@@ -498,6 +506,16 @@ async fn an_event_of_a_time_is_found_in_a_hole_and_read_around() {
     let latest = Arc::clone(&all[129]);
     assert_eq!(world.send(&[&latest]).await, [Ok(())]);
     let wanted = Arc::clone(&all[5]);
+    if as_outlier {
+        let rooms = &world.server.rooms;
+        let room = rooms.find_room(&world.room).await.unwrap().unwrap();
+        let incoming = Incoming {
+            pdu: Arc::clone(&wanted),
+            standing: Standing::Outlier,
+        };
+        let kept = rooms.receive(&room, incoming).await.unwrap();
+        assert_eq!(kept, Received::Accepted);
+    }
     let time = u64::from(wanted.origin_server_ts().get());
     let told = json!({ "event_id": wanted.event_id(), "origin_server_ts": time });
     world.answer_with("/timestamp_to_event", told);
