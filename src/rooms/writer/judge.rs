@@ -99,15 +99,16 @@ impl Working {
         }
         let mut trial = Trial::new(self);
         for draft in &group.drafts {
-            loop {
-                match trial.judge_draft(rooms.parts(), draft)? {
-                    Step::Done(outcome) => {
-                        trial.outcomes.push(outcome);
-                        break;
+            let outcome = match trial.make(rooms.parts(), draft)? {
+                Made::SaidAlready(outcome) => outcome,
+                Made::Event(made) => loop {
+                    match trial.grow(rooms.parts(), &made)? {
+                        Step::Done(grown) => break trial.place(rooms.parts(), draft, made, grown),
+                        Step::Need(lacks) => load::lacking(rooms, trial.working, &lacks).await?,
                     }
-                    Step::Need(lacks) => load::lacking(rooms, trial.working, &lacks).await?,
-                }
-            }
+                },
+            };
+            trial.outcomes.push(outcome);
         }
         let outcomes = trial.finish();
         // A draft before it, in the same batch, may have named another one.
@@ -116,6 +117,33 @@ impl Working {
         }
         Ok(outcomes)
     }
+}
+
+/// What a draft becomes.
+enum Made {
+    /// The current state says so already.
+    SaidAlready(Outcome),
+    Event(NewEvent),
+}
+
+/// An event of ours that the rules allow.
+struct NewEvent {
+    pdu: Pdu,
+    auth_events: Vec<Arc<StoredEvent>>,
+    /// What it sets in the state, and what stands there.
+    key: Option<StateKey>,
+    replaced: Option<Arc<StoredEvent>>,
+    number: EventNumber,
+    /// The number of the event after it.
+    next: EventNumber,
+}
+
+/// What an event adds to what is stored.
+struct Grown {
+    chain: NameHash,
+    roots: EventRoots,
+    /// The new nodes of the state after it.
+    nodes: Vec<(NodeHash, Vec<u8>)>,
 }
 
 /// A room's state while a group is judged: the writer's, and over it what the group has done so far.
@@ -163,7 +191,8 @@ impl<'a> Trial<'a> {
             .map(|event| Arc::clone(&event.pdu))
     }
 
-    fn judge_draft(&mut self, parts: &Parts, draft: &Draft) -> error::Result<Step<Outcome, Lack>> {
+    /// Signs the event of a draft, and holds it against the rules.
+    fn make(&self, parts: &Parts, draft: &Draft) -> error::Result<Made> {
         let key = draft.state_key.as_ref().map(|state_key| {
             (
                 StateEventType::from(draft.event_type.to_string()),
@@ -178,27 +207,41 @@ impl<'a> Trial<'a> {
             && says_the_same(draft, replaced)
         {
             let event_id = replaced.pdu.event_id().to_owned();
-            return Ok(Step::Done(Outcome {
+            return Ok(Made::SaidAlready(Outcome {
                 event_id,
                 new: None,
             }));
         }
         let auth_events = self.auth_events(draft);
+        let pdu = self.sign(parts, draft, &auth_events)?;
+        self.check(&pdu, draft)?;
         let number = self.head.next_number;
         let Some(next) = number.next() else {
             return Err(error::forbidden(
                 "This room has had too many events; upgrade it",
             ));
         };
-        let chain = match self.auth_set(parts, &auth_events) {
+        Ok(Made::Event(NewEvent {
+            pdu,
+            auth_events,
+            key,
+            replaced,
+            number,
+            next,
+        }))
+    }
+
+    /// The auth set of an event, and the state after it.
+    fn grow(&mut self, parts: &Parts, made: &NewEvent) -> error::Result<Step<Grown, Lack>> {
+        let chain = match self.auth_set(parts, &made.auth_events) {
             Step::Done(hash) => hash,
             Step::Need(lacks) => return Ok(Step::Need(lacks)),
         };
         let before = self.head.root;
-        let (after, nodes) = match &key {
+        let (after, nodes) = match &made.key {
             None => (before, Vec::new()),
             Some((event_type, state_key)) => {
-                let change = (self.room.tree_key(event_type, state_key), Some(number));
+                let change = (self.room.tree_key(event_type, state_key), Some(made.number));
                 let update = tree::update(
                     NodeHash(before),
                     &[change],
@@ -213,15 +256,35 @@ impl<'a> Trial<'a> {
                 }
             }
         };
-        // Only now, since what was lacking is looked for by judging the draft again.
-        let pdu = self.sign(parts, draft, &auth_events)?;
-        self.check(&pdu, draft)?;
         for (hash, bytes) in &nodes {
             self.working
                 .nodes
                 .insert(*hash, bytes)
                 .map_err(error::internal)?;
         }
+        let roots = EventRoots { before, after };
+        Ok(Step::Done(Grown {
+            chain,
+            roots,
+            nodes,
+        }))
+    }
+
+    /// Moves the trial's head past an event, and says what follows from it.
+    fn place(&mut self, parts: &Parts, draft: &Draft, made: NewEvent, grown: Grown) -> Outcome {
+        let NewEvent {
+            pdu,
+            auth_events,
+            key,
+            replaced,
+            number,
+            next,
+        } = made;
+        let Grown {
+            chain,
+            roots,
+            nodes,
+        } = grown;
         let header = EventHeader {
             event_id: pdu.event_id().to_string(),
             place: Some(Place::live(self.head.next_slot)),
@@ -246,26 +309,18 @@ impl<'a> Trial<'a> {
             header,
             pdu: Arc::new(pdu),
         });
-        let outcome = self.place(
-            event,
-            EventRoots { before, after },
-            nodes,
-            key,
-            replaced,
-            next,
-        );
-        Ok(Step::Done(outcome))
+        self.head.next_number = next;
+        self.follow(event, roots, nodes, key, replaced)
     }
 
-    /// Moves the trial's head past an event, and says what follows from it.
-    fn place(
+    /// What the trial knows of the room after an event.
+    fn follow(
         &mut self,
         event: Arc<StoredEvent>,
         roots: EventRoots,
         nodes: Vec<(NodeHash, Vec<u8>)>,
         key: Option<StateKey>,
         replaced: Option<Arc<StoredEvent>>,
-        next: EventNumber,
     ) -> Outcome {
         let extremity = Extremity {
             number: event.number,
@@ -283,7 +338,6 @@ impl<'a> Trial<'a> {
             .retain(|old| !followed.contains(&old.event_id.as_str()));
         self.head.extremities.push(extremity);
         self.head.next_slot += 1;
-        self.head.next_number = next;
         self.head.root = roots.after;
         let mut entries = Vec::new();
         if let Some(key) = key {
