@@ -38,30 +38,28 @@ impl Asking {
         if auth.is_empty() || (by_prev && !prev.is_empty()) {
             return Ok(received);
         }
-        if !self.fetch_few(auth).await? {
+        // All that allows a member of a room of which we know not all may be here: a chain would hold all of it.
+        let few = match auth.len() {
+            0..=FEW => self.fetch_each(auth).await?,
+            _ => Vec::new(),
+        };
+        if few.len() < auth.len() || !self.are_allowed_here(&few).await? {
             let chain = self.fetch_chain(pdu.event_id()).await?;
             self.keep_as_outliers(chain).await?;
-            let lacking = self.unknown(auth).await?;
-            let single = self.fetch_each(&lacking).await?;
-            self.keep_as_outliers(single).await?;
         }
+        self.keep_as_outliers(few).await?;
+        let lacking = self.unknown(auth).await?;
+        let single = self.fetch_each(&lacking).await?;
+        self.keep_as_outliers(single).await?;
         self.receive(pdu, standing).await
     }
 
-    /// Fetches events by themselves where they are few and all that allows them is here, as it is with members of
-    /// a room of which we know not all: an auth chain would hold much that is here. Whether they are here now.
-    async fn fetch_few(&self, ids: &[OwnedEventId]) -> error::Result<bool> {
-        if ids.len() > FEW {
-            return Ok(false);
-        }
-        let events = self.fetch_each(ids).await?;
+    /// Whether what allows some events is here, or among them.
+    async fn are_allowed_here(&self, events: &[Arc<Pdu>]) -> error::Result<bool> {
+        let among = |id: &OwnedEventId| events.iter().any(|event| event.event_id() == id);
         let auth = events.iter().flat_map(|event| auth_ids(&self.room, event));
-        let auth: Vec<_> = auth.filter(|id| !ids.contains(id)).collect();
-        if events.len() < ids.len() || !self.unknown(&auth).await?.is_empty() {
-            return Ok(false);
-        }
-        self.keep_as_outliers(events).await?;
-        Ok(self.unknown(ids).await?.is_empty())
+        let auth: Vec<_> = auth.filter(|id| !among(id)).collect();
+        Ok(self.unknown(&auth).await?.is_empty())
     }
 
     /// Fetches events one by one, a few side by side. Those that nobody has are left out.
