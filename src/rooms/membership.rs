@@ -11,7 +11,7 @@ use http::StatusCode;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
 use storage::{
-    Batch, CommitError, Position, ShortUserId, Topic,
+    Batch, CommitError, Position, ShortUserId, Snapshot, Topic,
     schema::{self, Membership, UserChange, UserRoomRow},
 };
 
@@ -44,11 +44,19 @@ impl Rooms {
         via: &[OwnedServerName],
         said: Said,
     ) -> error::Result<()> {
-        if let Some(room) = self.find_room_of_ours(room_id).await? {
-            return match self.join_partial(&room, user, via, &said).await? {
-                true => Ok(()),
-                false => self.join(&room, user, said).await,
-            };
+        if let Some(room) = self.find_room(room_id).await? {
+            let snapshot = self.snapshot().await?;
+            let (head, ours) = room.joined_of(self, &snapshot, self.server_name()).await?;
+            if ours > 0 {
+                let joined = head.partial
+                    && self
+                        .join_partial(&room, &snapshot, user, via, &said)
+                        .await?;
+                return match joined {
+                    true => Ok(()),
+                    false => self.join(&room, user, said).await,
+                };
+            }
         }
         self.check_admitted(room_id).await?;
         let arriving = self.arriving(room_id, user, via).await?;
@@ -61,14 +69,12 @@ impl Rooms {
     async fn join_partial(
         &self,
         room: &Arc<Room>,
+        snapshot: &Snapshot,
         user: &UserId,
         via: &[OwnedServerName],
         said: &Said,
     ) -> error::Result<bool> {
-        let snapshot = self.snapshot().await?;
-        if !room.is_partial(self, &snapshot).await?
-            || room.membership(self, &snapshot, user).await? == Some(Membership::Join)
-        {
+        if room.membership(self, snapshot, user).await? == Some(Membership::Join) {
             return Ok(false);
         }
         let arriving = self.arriving(&room.room_id, user, via).await?;
@@ -319,7 +325,7 @@ impl Rooms {
     async fn check_joined(
         &self,
         room: &Room,
-        snapshot: &storage::Snapshot,
+        snapshot: &Snapshot,
         user: &UserId,
     ) -> error::Result<()> {
         match room.membership(self, snapshot, user).await? {

@@ -68,16 +68,6 @@ impl Room {
         Ok(joined > 0)
     }
 
-    /// Whether we do not know all members of the room yet (MSC3902).
-    pub(crate) async fn is_partial(
-        &self,
-        rooms: &Rooms,
-        snapshot: &Snapshot,
-    ) -> error::Result<bool> {
-        let (head, _) = self.joined_of(rooms, snapshot, rooms.server_name()).await?;
-        Ok(head.partial)
-    }
-
     /// The servers in the room, at most `limit` of them; those with the most people first.
     pub async fn servers(
         &self,
