@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use pdu::EventNumber;
 use storage::{
-    Batch, Key, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Table, Value,
-    schema::{self, DelayedEventsRow, EventRef, UserChange},
+    Batch, Found, Key, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Snapshot, Table,
+    Value,
+    schema::{self, DelayedEventsRow, UserChange},
 };
 
 use super::{Purge, Stage, Step};
@@ -344,16 +345,8 @@ impl Rooms {
         }
         let names = rows.iter().map(|(_, row)| &row.value.header.event_id);
         let names: Vec<_> = names.map(|id| self.storage().event_hash(id)).collect();
-        let known = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &names).await?;
-        let mut batch = Batch::new();
-        for (((key, row), name), known) in rows.iter().zip(&names).zip(known) {
-            let known = known.filter(|known| known.value.room == purge.room);
-            remove_name(&mut batch, name, known.map(|known| known.raw));
-            remove(&mut batch, &schema::EVENT_BY_NUMBER, key, &row.raw);
-            if batch.len_bytes() >= BYTES_AT_ONCE {
-                break;
-            }
-        }
+        let table = &schema::EVENT_BY_NUMBER;
+        let batch = removed(&snapshot, purge.room, table, &rows, &names).await?;
         Ok(Step::to(batch, Stage::Events))
     }
 
@@ -368,16 +361,8 @@ impl Rooms {
             return Ok(Step::to(Batch::new(), Stage::Rows));
         }
         let names: Vec<_> = rows.iter().map(|((_, name), _)| *name).collect();
-        let known = snapshot.multi_get(&schema::NUMBER_BY_EVENT, &names).await?;
-        let mut batch = Batch::new();
-        for (((key, row), name), known) in rows.iter().zip(&names).zip(known) {
-            let known = known.filter(|known| known.value.room == purge.room);
-            remove_name(&mut batch, name, known.map(|known| known.raw));
-            remove(&mut batch, &schema::LOOSE_EVENT_BY_ID, key, &row.raw);
-            if batch.len_bytes() >= BYTES_AT_ONCE {
-                break;
-            }
-        }
+        let table = &schema::LOOSE_EVENT_BY_ID;
+        let batch = removed(&snapshot, purge.room, table, &rows, &names).await?;
         Ok(Step::to(batch, Stage::LooseEvents))
     }
 }
@@ -388,12 +373,26 @@ fn remove<K: Key, V: Value>(batch: &mut Batch, table: &Table<K, V>, key: &K, raw
     batch.delete(table, key);
 }
 
-/// Removes where an event is, if it is in the room that goes.
-fn remove_name(batch: &mut Batch, name: &NameHash, raw: Option<Bytes>) {
-    let table: &Table<NameHash, EventRef> = &schema::NUMBER_BY_EVENT;
-    if let Some(raw) = raw {
-        remove(batch, table, name, &raw);
+/// Removes as many of some rows of events of a room as one commit takes, and where these are, by their names.
+async fn removed<K: Key, V: Value>(
+    snapshot: &Snapshot,
+    room: ShortRoomId,
+    table: &Table<K, V>,
+    rows: &[(K, Found<V>)],
+    names: &[NameHash],
+) -> error::Result<Batch> {
+    let known = snapshot.multi_get(&schema::NUMBER_BY_EVENT, names).await?;
+    let mut batch = Batch::new();
+    for (((key, row), name), known) in rows.iter().zip(names).zip(known) {
+        if let Some(known) = known.filter(|known| known.value.room == room) {
+            remove(&mut batch, &schema::NUMBER_BY_EVENT, name, &known.raw);
+        }
+        remove(&mut batch, table, key, &row.raw);
+        if batch.len_bytes() >= BYTES_AT_ONCE {
+            break;
+        }
     }
+    Ok(batch)
 }
 
 /// Puts the end of all rows under a room's short id into a batch.
