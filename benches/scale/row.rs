@@ -1,4 +1,4 @@
-//! What something takes that is done many times: time to the answer, and processor time of the server.
+//! What something takes that is done many times: time to the answer, processor time and memory of the server.
 
 use std::{
     fmt,
@@ -14,12 +14,15 @@ pub(crate) struct Row {
     median: Duration,
     /// Processor time for one.
     cpu: Duration,
+    /// The most memory that there was until it was done, in MiB.
+    memory: u64,
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let median = self.median.as_secs_f64() * 1_000.0;
-        write!(f, "{median:>10.2} {:>10}", self.cpu.as_micros())
+        let cpu = self.cpu.as_micros();
+        write!(f, "{median:>10.2} {cpu:>10} {:>6}", self.memory)
     }
 }
 
@@ -44,6 +47,7 @@ impl Row {
             what,
             median: took[times / 2],
             cpu: cpu / u32::try_from(times).unwrap(),
+            memory: meter.memory("VmHWM"),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .written(reports::get_user_report)
         .written(reports::get_user_reports)
         .endpoint(rooms::delete_room)
+        .endpoint(rooms::get_block)
+        .endpoint(rooms::set_block)
 }
 
 /// Only who administers the server may go on.

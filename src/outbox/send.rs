@@ -74,7 +74,6 @@ impl Outbox {
             return Ok(0);
         };
         if transaction.is_empty() {
-            self.put_back(server, taken.ephemeral.clone());
             self.sent(server, &taken, &transaction).await?;
             return Ok(0);
         }

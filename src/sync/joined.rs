@@ -223,8 +223,7 @@ impl Reading<'_> {
             current: true,
             heroes: &heroes,
         };
-        let state = self.state(&mut log, &needed).await?;
-        let state = self.written_state(room, &look, &state);
+        let state = self.state(&mut log, &needed);
         let (state, timeline) = tokio::try_join!(state, self.timeline(room, &look, &shown))?;
         Ok(OfLog {
             timeline,

@@ -94,10 +94,9 @@ impl Reading<'_> {
             current: false,
             heroes: &[],
         };
-        let state = self.state(&mut log, &needed).await?;
         Ok(Some(Left {
             room: Arc::clone(room),
-            state: self.written_state(room, &look, &state).await?,
+            state: self.state(&mut log, &needed).await?,
             timeline: self.timeline(room, &look, &shown).await?,
             account_data: Vec::new(),
         }))

@@ -12,6 +12,7 @@ use rooms::{
     event_filter::{passes, wants_room},
 };
 use ruma::events::StateEventType;
+use serde_json::value::RawValue;
 
 use crate::{
     Reading,
@@ -34,17 +35,23 @@ pub(crate) struct Needed<'a> {
     pub(crate) heroes: &'a [String],
 }
 
+/// Events that are in memory together before they are written.
+const EVENTS_AT_ONCE: usize = 2_000;
+
 type Entries = HashMap<StateKeyHash, Entry>;
 
 impl Reading<'_> {
-    /// The state events that a device needs.
+    /// The state events that a device needs, as it gets them.
     pub(crate) async fn state(
         &self,
         log: &mut RoomLog,
         needed: &Needed<'_>,
-    ) -> error::Result<Vec<ReadEvent>> {
+    ) -> error::Result<Vec<Box<RawValue>>> {
         let (room, shown) = (needed.room, needed.shown);
         let filter = &self.request.filter.room.state;
+        if !wants_room(filter, &room.room_id) {
+            return Ok(Vec::new());
+        }
         let lazy = !filter.lazy_load_options.is_disabled();
         let shown_keys: HashSet<_> = shown
             .events
@@ -62,17 +69,21 @@ impl Reading<'_> {
             numbers.extend(members);
         }
         let numbers: Vec<_> = numbers.into_iter().collect();
-        let mut events = room.read_state_events(self.snapshot, &numbers).await?;
-        if lazy && needed.whole && !needed.current {
-            let kept = lazy_members(self, needed);
-            events.retain(|event| match &event.row.header.state_key {
-                Some(key) if event.row.header.event_type == "m.room.member" => kept.contains(key),
-                _ => true,
-            });
+        let kept = (lazy && needed.whole && !needed.current).then(|| lazy_members(self, needed));
+        let is_kept = |event: &ReadEvent| match (&kept, &event.row.header.state_key) {
+            (Some(kept), Some(key)) if event.row.header.event_type == "m.room.member" => {
+                kept.contains(key)
+            }
+            _ => true,
+        };
+        // Written as they are read: there may be very many.
+        let mut written = Vec::new();
+        for numbers in numbers.chunks(EVENTS_AT_ONCE) {
+            let mut events = room.read_state_events(self.snapshot, numbers).await?;
+            events.retain(|event| is_kept(event) && passes(filter, event));
+            written.extend(self.written_state(room, needed.look, &events).await?);
         }
-        let wanted = wants_room(filter, &room.room_id);
-        events.retain(|event| wanted && passes(filter, event));
-        Ok(events)
+        Ok(written)
     }
 
     /// What changed since the device was last told, and is not told by its timeline.

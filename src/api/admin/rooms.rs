@@ -1,12 +1,12 @@
-//! Shutting rooms down and removing them ([Synapse's documentation]).
+//! Shutting rooms down, removing them, and keeping people out of them ([Synapse's documentation]).
 //!
-//! [Synapse's documentation]: https://element-hq.github.io/synapse/latest/admin_api/rooms.html#version-1-old-version
+//! [Synapse's documentation]: https://element-hq.github.io/synapse/latest/admin_api/rooms.html
 
 use std::{sync::Arc, time::Duration};
 
 use error::Result;
 use rooms::{Kicked, Replacement, Room, ShutDown};
-use ruma::{OwnedUserId, RoomId};
+use ruma::{OwnedUserId, RoomId, UserId};
 use tokio::time::timeout;
 
 use super::check_local;
@@ -72,6 +72,99 @@ pub mod delete_room {
         /// The new room.
         pub new_room_id: Option<OwnedRoomId>,
     }
+}
+
+/// `GET /_synapse/admin/v1/rooms/{roomId}/block`.
+pub mod get_block {
+    use ruma::{
+        OwnedRoomId, OwnedUserId,
+        api::{auth_scheme::AccessToken, request, response},
+        metadata,
+    };
+
+    metadata! {
+        method: GET,
+        rate_limited: false,
+        authentication: AccessToken,
+        path: "/_synapse/admin/v1/rooms/{room_id}/block",
+    }
+
+    /// Which room.
+    #[request]
+    pub struct Request {
+        /// The room, known here or not.
+        #[ruma_api(path)]
+        pub room_id: OwnedRoomId,
+    }
+
+    /// Whether it is blocked.
+    #[response]
+    pub struct Response {
+        /// Whether nobody of this server may come into it.
+        pub block: bool,
+        /// Who has blocked it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub user_id: Option<OwnedUserId>,
+    }
+}
+
+/// `PUT /_synapse/admin/v1/rooms/{roomId}/block`.
+pub mod set_block {
+    use ruma::{
+        OwnedRoomId,
+        api::{auth_scheme::AccessToken, request, response},
+        metadata,
+    };
+
+    metadata! {
+        method: PUT,
+        rate_limited: false,
+        authentication: AccessToken,
+        path: "/_synapse/admin/v1/rooms/{room_id}/block",
+    }
+
+    /// Which room, and what is to hold.
+    #[request]
+    pub struct Request {
+        /// The room, known here or not.
+        #[ruma_api(path)]
+        pub room_id: OwnedRoomId,
+        /// Whether nobody of this server may come into it.
+        pub block: bool,
+    }
+
+    /// What holds now.
+    #[response]
+    pub struct Response {
+        /// Whether nobody of this server may come into it.
+        pub block: bool,
+    }
+}
+
+/// Whether a room is blocked, and by whom.
+pub(super) async fn get_block(
+    server: Server,
+    call: Call<get_block::Request>,
+) -> Result<get_block::Response> {
+    let row = server.rooms.find_block(&call.request.room_id).await?;
+    let by = row.as_ref().map(|row| UserId::parse(&row.by));
+    Ok(get_block::Response {
+        block: row.is_some(),
+        user_id: by.transpose().map_err(error::internal)?,
+    })
+}
+
+/// Keeps people of this server out of a room, or lets them in again. Who is in it stays.
+pub(super) async fn set_block(
+    server: Server,
+    call: Call<set_block::Request>,
+) -> Result<set_block::Response> {
+    let set_block::Request { room_id, block } = call.request;
+    match block {
+        true => server.rooms.block(&room_id, &call.caller.user_id).await?,
+        false => server.rooms.unblock(&room_id).await?,
+    }
+    Ok(set_block::Response { block })
 }
 
 /// Shuts a room down, blocks it and removes it, as far as that is asked.

@@ -1,6 +1,9 @@
 //! What can go wrong with an engine that is elsewhere, made to go wrong by dice.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -26,6 +29,8 @@ pub struct Faults {
     pub read_takes: Duration,
     /// Out of a thousand lists of reads so many take longer than a view is kept.
     pub stalled_reads: u32,
+    /// After so many commits nothing is written any more, as if the process were gone.
+    pub stops_after: Option<u32>,
 }
 
 /// The longest time after which somebody is woken late.
@@ -42,6 +47,7 @@ impl Faults {
         late_wakes: 0,
         read_takes: Duration::ZERO,
         stalled_reads: 0,
+        stops_after: None,
     };
 }
 
@@ -71,6 +77,8 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Dice {
     faults: Mutex<Faults>,
+    /// Commits since it misbehaves in this way.
+    commits: AtomicU32,
     random: Mutex<StdRng>,
 }
 
@@ -78,6 +86,7 @@ impl Dice {
     pub(super) fn new(faults: Faults) -> Self {
         Self {
             faults: Mutex::new(faults),
+            commits: AtomicU32::new(0),
             random: Mutex::new(StdRng::seed_from_u64(faults.seed)),
         }
     }
@@ -88,6 +97,7 @@ impl Dice {
 
     pub(super) fn change(&self, faults: Faults) {
         *self.faults.lock() = faults;
+        self.commits.store(0, Ordering::Relaxed);
     }
 
     /// A name that no other commit has; none if no reply is ever lost.
@@ -140,8 +150,13 @@ impl Dice {
             conflicts,
             lost_replies,
             lost_batches,
+            stops_after,
             ..
         } = self.faults();
+        let before = self.commits.fetch_add(1, Ordering::Relaxed);
+        if stops_after.is_some_and(|commits| before >= commits) {
+            return Fate::BatchLost;
+        }
         if conflicts + lost_replies + lost_batches == 0 {
             return Fate::Good;
         }

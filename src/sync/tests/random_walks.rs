@@ -118,7 +118,7 @@ async fn devices_know_what_happened_though_storage_refuses_and_loses() {
             lost_wakes: 200,
             late_wakes: 200,
             read_takes: Duration::from_millis(10),
-            stalled_reads: 0,
+            ..Faults::NONE
         };
         let world = World::on_faulty_model(faults, &["alice", "bob", "carol"]).await;
         walk(world, seed, 100).await;

@@ -462,4 +462,20 @@ async fn people_are_put_into_another_room_and_kept_out_of_the_old_one() {
         .ask(Method::DELETE, &unknown, json!({ "block": true }))
         .await;
     assert_eq!(blocked.0, 200, "{}", blocked.1);
+
+    // It is seen who blocked it, and it can be taken back.
+    let path = format!("/_synapse/admin/v1/rooms/{room}/block");
+    let own = json!({ "block": true, "user_id": alice.id });
+    assert_eq!(alice.get(&path).await, own);
+    assert_eq!(bob.ask(Method::GET, &path, json!({})).await.0, 403);
+    let lift = json!({ "block": false });
+    assert_eq!(bob.ask(Method::PUT, &path, lift.clone()).await.0, 403);
+    for wrong in [json!({}), json!({ "block": "no" })] {
+        assert_eq!(alice.ask(Method::PUT, &path, wrong).await.0, 400);
+    }
+    alice.ok(Method::PUT, &path, lift.clone()).await;
+    assert_eq!(alice.get(&path).await, lift);
+    assert_eq!(bob.join(room).await.0, 200);
+    alice.ok(Method::PUT, &path, json!({ "block": true })).await;
+    assert_eq!(alice.get(&path).await, own);
 }

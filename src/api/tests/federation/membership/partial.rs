@@ -13,15 +13,15 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use parking_lot::Mutex;
 use rooms::{Incoming, Received, Standing};
-use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
-use storage::schema::Membership;
+use storage::{Batch, Faults, Topic, schema::Membership};
 
 use super::{
     B, Person, World, name,
     played::{EVIL, EvilRoom},
 };
-use crate::Server;
+use crate::{Parts, Server};
 
 fn joined() -> Value {
     json!({ "membership": "join" })
@@ -215,15 +215,27 @@ impl Partial {
         self.fill_for(&self.bob).await
     }
 
-    async fn fill_for(&self, person: &Person) -> Value {
+    /// Lets the rest be told, and wakes who asks for it.
+    async fn let_tell(&self) {
         self.tells.store(true, Ordering::SeqCst);
         self.world.clock.advance(Duration::from_secs(10));
-        // Whoever leaves a job wakes those who work them off.
-        let name = format!("/profile/{}/displayname", self.bob.user_id);
-        self.bob
-            .put(&name, json!({ "displayname": "Bob" }))
-            .await
-            .ok();
+        let mut batch = Batch::new();
+        batch.wake(Topic::Jobs);
+        self.server.storage.commit(batch).await.unwrap();
+    }
+
+    /// Another process takes over what the first one has stored.
+    async fn restart(&mut self) {
+        let parts = Parts {
+            transport: Arc::new(self.world.network.clone()),
+            ..(**self.server).clone()
+        };
+        self.server = self.world.network.open(parts).await;
+        self.bob.server = self.server.clone();
+    }
+
+    async fn fill_for(&self, person: &Person) -> Value {
+        self.let_tell().await;
         person.get(&self.path("joined_members")).await.ok()
     }
 }
@@ -334,7 +346,20 @@ async fn who_speaks_meanwhile_is_known_by_what_allows_it() {
     );
 }
 
-/// A room with a moderator who left before Bob came, and of whom nothing was told.
+/// What happened in a room while not all its members were known, and what of it counts when they are: it had a
+/// moderator, Mia, who left before Bob came, and of whom nothing was told.
+struct Misjudged {
+    partial: Partial,
+    /// Mia throws Dana out and sets the topic: taken in, and wrongly.
+    kick: pdu::Pdu,
+    topic: pdu::Pdu,
+    /// Dana names the room: refused, and wrongly.
+    named: pdu::Pdu,
+    /// Eve goes on after all this.
+    said: pdu::Pdu,
+}
+
+/// A room with a moderator who left before Bob came, and the event by which she once came.
 async fn with_former_moderator() -> (Partial, OwnedEventId) {
     let (mia, dana) = (user("mia"), user("dana"));
     let mut stale = None;
@@ -355,84 +380,140 @@ async fn with_former_moderator() -> (Partial, OwnedEventId) {
     (partial.await, stale.unwrap())
 }
 
+impl Misjudged {
+    async fn new() -> Self {
+        let (mut partial, stale) = with_former_moderator().await;
+        let (mia, dana) = (user("mia"), user("dana"));
+        let now = partial.room.state.clone();
+        for pdu in partial.room.events.clone() {
+            if [&mia, &dana].iter().any(|user| pdu.sender() == **user) && *pdu.event_id() != stale {
+                continue;
+            }
+            partial.receive(&pdu, Standing::Outlier).await;
+        }
+        let of_dana = now[&("m.room.member".to_owned(), dana.to_string())].clone();
+        let own = partial.room.events.iter();
+        let own = own.clone().find(|pdu| *pdu.event_id() == of_dana).cloned();
+        partial.receive(&own.unwrap(), Standing::Outlier).await;
+        // Mia names the event by which she once came, and not that by which she left.
+        let of_mia = ("m.room.member".to_owned(), mia.to_string());
+        partial.room.state.insert(of_mia.clone(), stale);
+        let room = &partial.room;
+        let kick = json!({ "membership": "leave" });
+        let kick = room.make_by(&mia, "m.room.member", Some(dana.as_str()), &kick);
+        let kick = room.after(&kick, &partial.join_of_bob().await);
+        let topic = json!({ "topic": "by nobody" });
+        let topic = room.make_by(&mia, "m.room.topic", Some(""), &topic);
+        let topic = room.after(&topic, kick.event_id());
+        let named = json!({ "name": "By Dana" });
+        let named = room.make_by(&dana, "m.room.name", Some(""), &named);
+        let named = room.after(&named, topic.event_id());
+        let said = json!({ "msgtype": "m.text", "body": "and on" });
+        let said = room.make_by(&super::played::eve(), "m.room.message", None, &said);
+        let said = room.after(&said, named.event_id());
+        for (event, accepted) in [
+            (&kick, true),
+            (&topic, true),
+            (&named, false),
+            (&said, true),
+        ] {
+            let received = partial.live(event).await;
+            assert_eq!(received == Received::Accepted, accepted, "{received:?}");
+        }
+        let told = Self {
+            partial,
+            kick,
+            topic,
+            named,
+            said,
+        };
+        assert!(told.shows(&told.kick).await && !told.shows(&told.named).await);
+        told
+    }
+
+    async fn shows(&self, event: &pdu::Pdu) -> bool {
+        let path = format!("event/{}", event.event_id());
+        self.partial.bob.get(&self.partial.path(&path)).await.status == 200
+    }
+
+    /// All of it, once the members are known.
+    async fn check(&self, members: Value) {
+        let (partial, joined) = (&self.partial, &members["joined"]);
+        assert!(joined[user("dana").as_str()].is_object(), "{members}");
+        assert!(!joined[user("mia").as_str()].is_object(), "{members}");
+        for (event, is_shown) in [
+            (&self.kick, false),
+            (&self.topic, false),
+            (&self.named, true),
+            (&self.said, true),
+        ] {
+            assert_eq!(self.shows(event).await, is_shown, "{event:?}");
+        }
+        let content = async |path: &str| partial.bob.get(&partial.path(path)).await.ok();
+        assert_eq!(content("state/m.room.topic/").await["topic"], "before");
+        assert_eq!(content("state/m.room.name/").await["name"], "By Dana");
+        // It is the latest that people see, as they have not seen it before.
+        let page = content("messages?dir=b&limit=2").await;
+        let chunk = page["chunk"].as_array().unwrap();
+        let named = json!(self.named.event_id());
+        assert!(chunk.iter().any(|one| one["event_id"] == named), "{page}");
+        let page = content("messages?dir=b&limit=100").await;
+        let chunk = page["chunk"].as_array().unwrap().iter();
+        let times = chunk.filter(|one| one["event_id"] == named).count();
+        assert_eq!(times, 1, "{page}");
+        // The room goes on from what everybody else goes on from.
+        let body = json!({ "msgtype": "m.text", "body": "" });
+        let path = partial.path("send/m.room.message/2");
+        partial.bob.put(&path, body).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn what_was_judged_without_members_is_judged_again_with_them() {
-    let (mut partial, stale) = with_former_moderator().await;
-    let (mia, dana) = (user("mia"), user("dana"));
-    let now = partial.room.state.clone();
-    for pdu in partial.room.events.clone() {
-        if [&mia, &dana].iter().any(|user| pdu.sender() == **user) && *pdu.event_id() != stale {
-            continue;
-        }
-        partial.receive(&pdu, Standing::Outlier).await;
-    }
-    let of_dana = now[&("m.room.member".to_owned(), dana.to_string())].clone();
-    let own = partial.room.events.iter();
-    let own = own.clone().find(|pdu| *pdu.event_id() == of_dana).cloned();
-    partial.receive(&own.unwrap(), Standing::Outlier).await;
-    // Mia names the event by which she once came, and not that by which she left.
-    let of_mia = ("m.room.member".to_owned(), mia.to_string());
-    partial.room.state.insert(of_mia.clone(), stale);
-    let join = partial.join_of_bob().await;
-    let kick = json!({ "membership": "leave" });
-    let kick = partial
-        .room
-        .make_by(&mia, "m.room.member", Some(dana.as_str()), &kick);
-    let kick = partial.room.after(&kick, &join);
-    assert_eq!(partial.live(&kick).await, Received::Accepted);
-    let topic = json!({ "topic": "by nobody" });
-    let topic = partial.room.make_by(&mia, "m.room.topic", Some(""), &topic);
-    let topic = partial.room.after(&topic, kick.event_id());
-    assert_eq!(partial.live(&topic).await, Received::Accepted);
-    let named = json!({ "name": "By Dana" });
-    let named = partial.room.make_by(&dana, "m.room.name", Some(""), &named);
-    let named = partial.room.after(&named, topic.event_id());
-    let refused = partial.live(&named).await;
-    assert!(matches!(refused, Received::Rejected(_)), "{refused:?}");
-    let said = json!({ "msgtype": "m.text", "body": "and on" });
-    let said = partial
-        .room
-        .make_by(&super::played::eve(), "m.room.message", None, &said);
-    let said = partial.room.after(&said, named.event_id());
-    assert_eq!(partial.live(&said).await, Received::Accepted);
-    let shown = async |id: &EventId| {
-        let answer = partial.bob.get(&partial.path(&format!("event/{id}"))).await;
-        answer.status == 200
-    };
-    assert!(shown(kick.event_id()).await && !shown(named.event_id()).await);
+    let told = Misjudged::new().await;
+    told.check(told.partial.fill().await).await;
+}
 
-    let members = partial.fill().await;
-    assert!(members["joined"][dana.as_str()].is_object(), "{members}");
-    assert!(!members["joined"][mia.as_str()].is_object(), "{members}");
-    for (event, is_shown) in [
-        (&kick, false),
-        (&topic, false),
-        (&named, true),
-        (&said, true),
-    ] {
-        assert_eq!(shown(event.event_id()).await, is_shown, "{event:?}");
-    }
-    let content = async |path: &str| partial.bob.get(&partial.path(path)).await.ok();
-    assert_eq!(content("state/m.room.topic/").await["topic"], "before");
-    assert_eq!(content("state/m.room.name/").await["name"], "By Dana");
-    // It is the latest that people see, as they have not seen it before.
-    let page = content("messages?dir=b&limit=2").await;
-    let ids: Vec<_> = page["chunk"]
-        .as_array()
+/// What the first process has to get as far as it can. If that is less than it could, it is stopped where it is.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+/// A runtime of one thread, with which all that runs on it ends.
+fn process() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
         .unwrap()
-        .iter()
-        .map(|one| &one["event_id"])
-        .collect();
-    assert!(ids.contains(&&json!(named.event_id())), "{page}");
-    // The room goes on from what everybody else goes on from.
-    partial
-        .bob
-        .put(
-            &partial.path("send/m.room.message/2"),
-            json!({ "msgtype": "m.text", "body": "" }),
-        )
-        .await
-        .ok();
+}
+
+#[test]
+fn the_rest_is_told_whenever_the_server_is_stopped() {
+    let mut stops = 0;
+    loop {
+        let first = process();
+        let mut told = first.block_on(Misjudged::new());
+        let whole = first.block_on(async {
+            let (server, room) = (&told.partial.server, &told.partial.room);
+            // One commit wakes who asks.
+            server.storage.misbehave(Faults {
+                stops_after: Some(1 + stops),
+                ..Faults::NONE
+            });
+            told.partial.let_tell().await;
+            let whole = server.rooms.await_whole_state(&room.room_id);
+            tokio::time::timeout(A_WHILE, whole).await.is_ok()
+        });
+        drop(first);
+        process().block_on(async {
+            told.partial.server.storage.misbehave(Faults::NONE);
+            told.partial.restart().await;
+            told.check(told.partial.fill().await).await;
+        });
+        if whole {
+            break;
+        }
+        stops += 1;
+    }
+    assert!(stops >= 4, "it takes several commits: {stops}");
 }
 
 #[tokio::test]
