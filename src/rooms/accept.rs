@@ -295,7 +295,11 @@ impl Writing<'_> {
             self.our_member(entry);
         }
         let ours = written.servers.get(&self.working.server_name);
-        self.our_presence(ours.is_some_and(|row| row.joined > 0));
+        let here = ours.is_some_and(|row| row.joined > 0);
+        // Who was in the room before is so without a break.
+        if !here || !written.was_here {
+            self.our_presence(here);
+        }
     }
 
     fn fill(mut self, join: EventNumber, change: CurrentChange, seen: Option<Vec<StateChange>>) {

@@ -44,8 +44,6 @@ const SHARES_A_ROOM: f32 = 0.5;
 pub struct PeopleQuery<'a> {
     /// Who searches.
     pub user: ShortUserId,
-    /// Who searches: they do not find themselves.
-    pub user_id: &'a UserId,
     /// How words of the name or the user id begin.
     pub term: &'a str,
     /// How many, at most.
@@ -111,8 +109,7 @@ impl Search {
                     person.display_name.as_deref(),
                     Some(person.user_id.as_str()),
                 ];
-                person.user_id != query.user_id
-                    && wanted.begins_words_of(names.into_iter().flatten())
+                wanted.begins_words_of(names.into_iter().flatten())
             });
             people.sort_by(|(a, one), (b, other)| {
                 let named = |person: &FoundPerson| person.display_name.is_some();

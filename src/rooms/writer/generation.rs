@@ -5,7 +5,7 @@
 //! the condition that the head is what it was. The old one is taken away by a job.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Written {
     pub(crate) invited: u64,
     pub(crate) visibility: Visibility,
     pub(crate) servers: HashMap<OwnedServerName, ServerRow>,
+    /// Whether somebody of ours was in the room by the old generation.
+    pub(crate) was_here: bool,
 }
 
 /// The body of a job that takes an old generation away.
@@ -68,9 +70,11 @@ pub(super) async fn write(
             invited: 0,
             visibility: Visibility::Shared,
             servers: HashMap::new(),
+            was_here: false,
         },
         batch: Batch::new(),
         rows: 0,
+        lasting: HashSet::new(),
     };
     // What a crash may have left behind.
     drop_generation(&mut writing.batch, room.short, generation);
@@ -94,15 +98,19 @@ pub(super) async fn write(
         .map(|(_, number)| number)
         .filter(|number| unstored.is_none_or(|event| event.number != *number))
         .collect();
+    let own = rooms.storage().server_hash(rooms.server_name());
+    let own = [(room.short, old, own)];
+    let own = snapshot.multi_get(&schema::SERVER_BY_ROOM, &own).await?;
+    let own = own.into_iter().flatten().next();
+    writing.written.was_here = own.is_some_and(|row| row.value.joined > 0);
     if let Some(unstored) = unstored {
-        writing.event(unstored).await?;
+        writing.events(old, std::slice::from_ref(unstored)).await?;
     }
     for numbers in numbers.chunks(ROWS_AT_ONCE) {
         // A view is not kept for as long as all of this takes.
         let snapshot = rooms.snapshot().await?;
-        for event in room.stored_events(&snapshot, numbers).await? {
-            writing.event(&event).await?;
-        }
+        let events = room.stored_events(&snapshot, numbers).await?;
+        writing.events(old, &events).await?;
     }
     writing.former_members(old).await?;
     writing.finish().await
@@ -137,6 +145,8 @@ struct Writing<'a> {
     written: Written,
     batch: Batch,
     rows: usize,
+    /// Of the people whose rows are being written: who was joined before too.
+    lasting: HashSet<NameHash>,
 }
 
 impl Writing<'_> {
@@ -153,6 +163,29 @@ impl Writing<'_> {
         self.rows = 0;
         let batch = std::mem::take(&mut self.batch);
         self.rooms.storage().commit(batch).await?;
+        Ok(())
+    }
+
+    /// The rows of some events of the state.
+    async fn events(&mut self, old: Generation, events: &[Arc<StoredEvent>]) -> error::Result<()> {
+        let storage = self.rooms.storage();
+        let people = events
+            .iter()
+            .filter_map(|event| match event.pdu.state_slot()? {
+                (StateEventType::RoomMember, user) => UserId::parse(user).ok(),
+                _ => None,
+            });
+        let join = Membership::Join as u8;
+        let keys: Vec<_> = people
+            .map(|user| (self.room.short, old, join, storage.user_hash(&user)))
+            .collect();
+        let snapshot = self.rooms.snapshot().await?;
+        let before = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
+        let before = keys.iter().zip(before).filter(|(_, row)| row.is_some());
+        self.lasting = before.map(|((.., user), _)| *user).collect();
+        for event in events {
+            self.event(event).await?;
+        }
         Ok(())
     }
 
@@ -203,7 +236,8 @@ impl Writing<'_> {
         match membership {
             Membership::Join => {
                 self.written.joined += 1;
-                if user.server_name() != self.rooms.server_name() {
+                let remote = user.server_name() != self.rooms.server_name();
+                if remote && !self.lasting.contains(&user_hash) {
                     // Whoever has left meanwhile keeps a row, which nobody relies on.
                     let key = (user_hash, short);
                     let row = RemoteRoomRow::default();

@@ -20,7 +20,9 @@ use ruma::{OwnedServerName, UserId, events::TimelineEventType};
 use smallvec::SmallVec;
 use storage::{
     Batch, NameHash, Raw,
-    schema::{self, EndsBehind, EventRoots, Extremity, Outcome, Place, Standing, Verdict},
+    schema::{
+        self, EndsBehind, EventRoots, Extremity, Outcome, Place, RemoteRoomRow, Standing, Verdict,
+    },
 };
 
 use super::super::{
@@ -269,6 +271,16 @@ impl Replay<'_> {
             self.behind.insert(event.number, followed);
         }
         self.currents.insert(event.number, self.current);
+        let member = match *event.pdu.event_type() {
+            TimelineEventType::RoomMember => event.pdu.state_key(),
+            _ => None,
+        };
+        if let Some(user) = member.and_then(|key| UserId::parse(key).ok()) {
+            if was != outcome {
+                self.distrust_devices(&user);
+            }
+            self.moved.insert(user.server_name().to_owned());
+        }
         match (was, outcome) {
             (was, outcome) if was == outcome => {}
             // It has no place to stand in.
@@ -279,18 +291,23 @@ impl Replay<'_> {
             }
             _ => self.withdraw(event, live, outcome, &again).await?,
         }
-        if *event.pdu.event_type() == TimelineEventType::RoomMember
-            && let Some(user) = event
-                .pdu
-                .state_key()
-                .and_then(|key| UserId::parse(key).ok())
-        {
-            self.moved.insert(user.server_name().to_owned());
-        }
         if self.rows > EVENTS_AT_ONCE {
             self.commit().await?;
         }
         Ok(())
+    }
+
+    /// Somebody was not in the room all the time that it was thought, or not known to be: what was said of their
+    /// devices meanwhile cannot be relied on.
+    fn distrust_devices(&mut self, user: &UserId) {
+        if user.server_name() == self.rooms.server_name() {
+            return;
+        }
+        let key = (self.rooms.storage().user_hash(user), self.room.short);
+        // Who is not in the room keeps a row, which nobody relies on.
+        let row = RemoteRoomRow::default();
+        self.batch
+            .put_stamped(&schema::ROOM_BY_REMOTE_USER, &key, 0, row);
     }
 
     /// The accepted events that an event follows, through such as are not.

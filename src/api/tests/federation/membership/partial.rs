@@ -333,6 +333,8 @@ async fn who_speaks_meanwhile_is_known_by_what_allows_it() {
     partial.fill().await;
     assert!(partial.shares(&user("dora")).await);
     assert_eq!(partial.asked_twice(&user("dora")).await, 1);
+    // What was said of Dana's devices since she is known to be here still holds.
+    assert_eq!(partial.asked_twice(&dana).await, 0);
     let name = partial
         .bob
         .get(&partial.path("state/m.room.name/"))
@@ -353,9 +355,10 @@ struct Misjudged {
     /// Mia throws Dana out and sets the topic: taken in, and wrongly.
     kick: pdu::Pdu,
     topic: pdu::Pdu,
-    /// Dana names the room: refused, and wrongly.
+    /// Dana names the room and throws Zoe out, who had just come: refused, and wrongly.
     named: pdu::Pdu,
-    /// Eve goes on after all this.
+    out: pdu::Pdu,
+    /// Zoe comes again, and Eve goes on after all this.
     said: pdu::Pdu,
 }
 
@@ -398,33 +401,51 @@ impl Misjudged {
         // Mia names the event by which she once came, and not that by which she left.
         let of_mia = ("m.room.member".to_owned(), mia.to_string());
         partial.room.state.insert(of_mia.clone(), stale);
+        let zoe = user("zoe");
+        let come = partial
+            .room
+            .make_by(&zoe, "m.room.member", Some(zoe.as_str()), &joined());
+        let come = partial.room.after(&come, &partial.join_of_bob().await);
+        let of_zoe = ("m.room.member".to_owned(), zoe.to_string());
+        let come_id = come.event_id().to_owned();
+        partial.room.state.insert(of_zoe, come_id);
         let room = &partial.room;
-        let kick = json!({ "membership": "leave" });
-        let kick = room.make_by(&mia, "m.room.member", Some(dana.as_str()), &kick);
-        let kick = room.after(&kick, &partial.join_of_bob().await);
+        let leave = json!({ "membership": "leave" });
+        let kick = room.make_by(&mia, "m.room.member", Some(dana.as_str()), &leave);
+        let kick = room.after(&kick, come.event_id());
         let topic = json!({ "topic": "by nobody" });
         let topic = room.make_by(&mia, "m.room.topic", Some(""), &topic);
         let topic = room.after(&topic, kick.event_id());
         let named = json!({ "name": "By Dana" });
         let named = room.make_by(&dana, "m.room.name", Some(""), &named);
         let named = room.after(&named, topic.event_id());
+        let out = room.make_by(&dana, "m.room.member", Some(zoe.as_str()), &leave);
+        let out = room.after(&out, named.event_id());
+        let again = json!({ "membership": "join", "displayname": "Zoe" });
+        let again = room.make_by(&zoe, "m.room.member", Some(zoe.as_str()), &again);
+        let again = room.after(&again, out.event_id());
         let said = json!({ "msgtype": "m.text", "body": "and on" });
         let said = room.make_by(&super::played::eve(), "m.room.message", None, &said);
-        let said = room.after(&said, named.event_id());
+        let said = room.after(&said, again.event_id());
         for (event, accepted) in [
+            (&come, true),
             (&kick, true),
             (&topic, true),
             (&named, false),
+            (&out, false),
+            (&again, true),
             (&said, true),
         ] {
             let received = partial.live(event).await;
             assert_eq!(received == Received::Accepted, accepted, "{received:?}");
         }
+        assert_eq!(partial.asked_twice(&zoe).await, 1);
         let told = Self {
             partial,
             kick,
             topic,
             named,
+            out,
             said,
         };
         assert!(told.shows(&told.kick).await && !told.shows(&told.named).await);
@@ -445,6 +466,7 @@ impl Misjudged {
             (&self.kick, false),
             (&self.topic, false),
             (&self.named, true),
+            (&self.out, true),
             (&self.said, true),
         ] {
             assert_eq!(self.shows(event).await, is_shown, "{event:?}");
@@ -452,8 +474,10 @@ impl Misjudged {
         let content = async |path: &str| partial.bob.get(&partial.path(path)).await.ok();
         assert_eq!(content("state/m.room.topic/").await["topic"], "before");
         assert_eq!(content("state/m.room.name/").await["name"], "By Dana");
+        // Zoe was out of the room for a while: what was said of her devices before that may be old.
+        assert_eq!(partial.asked_twice(&user("zoe")).await, 1);
         // It is the latest that people see, as they have not seen it before.
-        let page = content("messages?dir=b&limit=2").await;
+        let page = content("messages?dir=b&limit=3").await;
         let chunk = page["chunk"].as_array().unwrap();
         let named = json!(self.named.event_id());
         assert!(chunk.iter().any(|one| one["event_id"] == named), "{page}");
