@@ -103,7 +103,7 @@ pub use self::{
     outside::BroughtInvite,
     place_token::{NoPlaceToken, PlaceToken},
     presence::{Polling, PresenceNews, PresenceNow, RemotePresence},
-    read::ReadEvent,
+    read::{EVENTS_AT_ONCE, ReadEvent},
     read_marker::{NewReceipt, ReadUpTo},
     receive::{Incoming, Received, Standing},
     redact_all::REDACT_EVENTS,
@@ -166,6 +166,7 @@ struct Inner {
     doings: doings::Doings,
     presence: presence::Presence,
     counts: unread::Counts,
+    counted: servers::Counted,
     /// Events that wait for what they follow.
     waiting: remote::Waiting,
     fetching: remote::Fetching,
@@ -200,6 +201,7 @@ impl Rooms {
             serials,
             presence: presence::Presence::default(),
             counts: unread::Counts::default(),
+            counted: servers::Counted::default(),
             waiting: remote::Waiting::default(),
             fetching: Cache::new(WARM_WRITERS),
             notices_user: OnceLock::new(),
@@ -270,6 +272,10 @@ impl Rooms {
 
     fn presence(&self) -> &presence::Presence {
         &self.0.presence
+    }
+
+    fn counted(&self) -> &servers::Counted {
+        &self.0.counted
     }
 
     fn counts(&self) -> &unread::Counts {

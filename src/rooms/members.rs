@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pdu::EventNumber;
 use ruma::{OwnedRoomId, RoomId, UserId, events::StateEventType};
 use storage::{
     Range, ShortRoomId, ShortUserId, Snapshot,
@@ -68,28 +69,35 @@ impl Room {
         }
     }
 
-    /// The events of a root's state, of one type if one is named. The current state is read from the
-    /// room's flat tables, any other one from the tree.
+    /// The numbers of the events of a root's state, lowest first. The current state is read from the room's flat
+    /// tables, any other one from the tree.
+    pub async fn state_numbers_at(
+        &self,
+        rooms: &Rooms,
+        snapshot: &Snapshot,
+        look: &Look,
+        root: [u8; 16],
+    ) -> error::Result<Vec<EventNumber>> {
+        let mut numbers = if root == look.head.root {
+            self.current_of_type(rooms, snapshot, look.head.generation, None)
+                .await?
+        } else {
+            self.whole_state(snapshot, root).await?
+        };
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The events of a root's state.
     pub async fn state_at(
         &self,
         rooms: &Rooms,
         snapshot: &Snapshot,
         look: &Look,
         root: [u8; 16],
-        event_type: Option<&str>,
     ) -> error::Result<Vec<ReadEvent>> {
-        let mut numbers = if root == look.head.root {
-            self.current_of_type(rooms, snapshot, look.head.generation, event_type)
-                .await?
-        } else {
-            self.whole_state(snapshot, root).await?
-        };
-        numbers.sort_unstable();
-        let events = self.read_state_events(snapshot, &numbers).await?;
-        Ok(events
-            .into_iter()
-            .filter(|event| event_type.is_none_or(|wanted| event.is_state(wanted)))
-            .collect())
+        let numbers = self.state_numbers_at(rooms, snapshot, look, root);
+        self.read_state_events(snapshot, &numbers.await?).await
     }
 
     /// The events of a root's state without the member events, but those of `members`. Costs what the

@@ -54,7 +54,7 @@ impl Rooms {
                         .await?;
                 return match joined {
                     true => Ok(()),
-                    false => self.join(&room, user, said).await,
+                    false => self.join(&room, user, via, said).await,
                 };
             }
         }
@@ -104,13 +104,20 @@ impl Rooms {
         })
     }
 
-    /// Lets a user of ours join a room that this server is in.
+    /// Lets a user of ours join a room that this server is in. If nobody here may vouch for it, somebody of another
+    /// server may; `via` may be such.
     ///
     /// # Errors
     ///
     /// 403 `M_FORBIDDEN` if the room's rules do not let them in; 400 `M_UNABLE_TO_GRANT_JOIN` if they
     /// would, but nobody here may vouch for it, nor anybody of another server in the room.
-    pub async fn join(&self, room: &Arc<Room>, user: &UserId, said: Said) -> error::Result<()> {
+    pub async fn join(
+        &self,
+        room: &Arc<Room>,
+        user: &UserId,
+        via: &[OwnedServerName],
+        said: Said,
+    ) -> error::Result<()> {
         let snapshot = self.snapshot().await?;
         let old = room.membership(self, &snapshot, user).await?;
         if old == Some(Membership::Join) {
@@ -124,7 +131,8 @@ impl Rooms {
             Ok(authoriser) => authoriser,
             Err(error) if error.status() == StatusCode::BAD_REQUEST => {
                 // Others who are in the room may be able to.
-                let arriving = match self.arriving(&room.room_id, user, &[]).await {
+                let via = self.voucher_servers(room, via).await?;
+                let arriving = match self.arriving(&room.room_id, user, &via).await {
                     Err(nobody) if nobody.status() == StatusCode::FORBIDDEN => return Err(error),
                     arriving => arriving?,
                 };

@@ -22,6 +22,8 @@ pub use self::invited::BroughtInvite;
 pub(crate) use self::seen::servers_of;
 use crate::{Room, Rooms, writer::head_without_events};
 
+/// Servers of one room that are looked at for those with the most people.
+const SERVERS_MAX: usize = 10_000;
 /// Tries to write a row that others write too.
 const TRIES_MAX: usize = 20;
 
@@ -68,7 +70,8 @@ impl Room {
         Ok(joined > 0)
     }
 
-    /// The servers in the room, at most `limit` of them; those with the most people first.
+    /// The servers in the room, at most `limit` of them; those with the most people first, of [`SERVERS_MAX`] that
+    /// are looked at.
     pub async fn servers(
         &self,
         rooms: &Rooms,
@@ -76,7 +79,7 @@ impl Room {
         limit: usize,
     ) -> error::Result<Vec<ServerRow>> {
         let (head, _) = self.joined_of(rooms, snapshot, rooms.server_name()).await?;
-        let range = storage::Range::prefix(&(self.short, head.generation)).limit(limit);
+        let range = storage::Range::prefix(&(self.short, head.generation)).limit(SERVERS_MAX);
         let rows = snapshot
             .multi_range(&schema::SERVER_BY_ROOM, &[range])
             .await?;
@@ -88,6 +91,7 @@ impl Room {
                 .cmp(&one.joined)
                 .then(one.name.cmp(&other.name))
         });
+        servers.truncate(limit);
         Ok(servers)
     }
 }

@@ -11,6 +11,9 @@ use storage::{
 
 use crate::{Room, Rooms};
 
+/// Events of a state that are in memory together before they are written for a client: there may be very many.
+pub const EVENTS_AT_ONCE: usize = 2_000;
+
 /// An accepted event, as it is stored.
 #[derive(Clone, Debug)]
 pub struct ReadEvent {

@@ -3,7 +3,7 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
 
 use pdu::{NamedLevel, PowerLevels};
-use ruma::{OwnedRoomId, OwnedUserId, UserId, events::StateEventType};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId, events::StateEventType};
 use serde::Deserialize;
 use storage::{
     NameHash, Range, Reads, ShortRoomId, Snapshot,
@@ -187,18 +187,12 @@ async fn find_voucher(
     let needed = named(NamedLevel::Invite)?;
     let joined =
         |user: NameHash| -> MemberKey { (room.short, generation, Membership::Join as u8, user) };
-    let mut strongest: Vec<_> = power
-        .named_users()
-        .into_iter()
-        .filter(|user| user.server_name() == rooms.server_name())
-        .filter_map(|user| Some((power.user(&user).ok()?, user)))
-        .filter(|(level, _)| *level >= needed.into())
-        .collect();
-    strongest.sort_by(|one, other| other.cmp(one));
+    let mut strongest = strongest(power)?;
+    strongest.retain(|user| user.server_name() == rooms.server_name());
     strongest.truncate(VOUCHERS_MAX);
     let keys: Vec<_> = strongest
         .iter()
-        .map(|(_, user)| joined(rooms.storage().user_hash(user)))
+        .map(|user| joined(rooms.storage().user_hash(user)))
         .collect();
     let own = rooms.storage().server_hash(rooms.server_name());
     let everybody = Range::prefix(&(room.short, generation, own)).limit(MEMBERS_MAX);
@@ -208,7 +202,7 @@ async fn find_voucher(
         .then(|| reads.range(&schema::MEMBER_BY_SERVER, &everybody));
     let answers = snapshot.read(&reads).await?;
     let mut found = strongest.into_iter().zip(answers.all(&rows)?);
-    if let Some(((_, user), _)) = found.find(|(_, row)| row.is_some()) {
+    if let Some((user, _)) = found.find(|(_, row)| row.is_some()) {
         return Ok(Some(user));
     }
     let Some(everybody) = everybody else {
@@ -225,4 +219,54 @@ async fn find_voucher(
         .flatten()
         .filter_map(|row| UserId::parse(row.value.user_id).ok())
         .find(|user| matches!(power.user(user), Ok(level) if level >= needed.into())))
+}
+
+/// Those with a level of their own who may invite, the most powerful first.
+fn strongest(power: &PowerLevels<'_>) -> error::Result<Vec<OwnedUserId>> {
+    let needed = power.named(NamedLevel::Invite).map_err(error::internal)?;
+    let mut strongest: Vec<_> = power
+        .named_users()
+        .into_iter()
+        .filter_map(|user| Some((power.user(&user).ok()?, user)))
+        .filter(|(level, _)| *level >= needed.into())
+        .collect();
+    strongest.sort_by(|one, other| other.cmp(one));
+    Ok(strongest.into_iter().map(|(_, user)| user).collect())
+}
+
+/// The servers of those in a room who have a level of their own and may invite, the most powerful first; each once.
+/// Three round trips.
+pub(crate) async fn powerful_servers(
+    rooms: &Rooms,
+    snapshot: &Snapshot,
+    room: &Room,
+) -> error::Result<Vec<OwnedServerName>> {
+    let keys = [
+        (StateEventType::RoomCreate, String::new()),
+        (StateEventType::RoomPowerLevels, String::new()),
+    ];
+    let (head, state) = room.current_state(rooms, snapshot, &keys).await?;
+    let Some(create) = state.get(&keys[0]) else {
+        return Ok(Vec::new());
+    };
+    let levels = state.get(&keys[1]).map(|event| &*event.pdu);
+    let mut strongest = strongest(&PowerLevels::new(room.rules, &create.pdu, levels))?;
+    strongest.truncate(VOUCHERS_MAX);
+    let join = Membership::Join as u8;
+    let keys: Vec<MemberKey> = strongest
+        .iter()
+        .map(|user| {
+            let user = rooms.storage().user_hash(user);
+            (room.short, head.generation, join, user)
+        })
+        .collect();
+    let rows = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
+    let mut servers: Vec<OwnedServerName> = Vec::new();
+    for (user, row) in strongest.iter().zip(rows) {
+        let server = user.server_name();
+        if row.is_some() && !servers.iter().any(|known| known == server) {
+            servers.push(server.to_owned());
+        }
+    }
+    Ok(servers)
 }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{OwnedServerName, ServerName, UserId};
 use storage::{
     NameHash, Range, Reads, ShortRoomId, Snapshot,
     schema::{self, Generation, Head, Membership},
 };
 
-use crate::{Room, Rooms, membership_of, read::ReadEvent};
+use crate::{EVENTS_AT_ONCE, Room, Rooms, membership_of, read::ReadEvent};
 
 /// So many servers of one room are told anything.
 const SERVERS_MAX: usize = 50_000;
@@ -22,6 +23,42 @@ pub type Servers = Arc<BTreeSet<OwnedServerName>>;
 
 /// How many joined members of each server there are.
 type Joined = BTreeMap<OwnedServerName, i64>;
+
+/// Rooms whose servers are remembered, about, and how many servers in all.
+const COUNTED_ROOMS: usize = 1_000;
+const COUNTED_SERVERS: u64 = 500_000;
+
+/// The servers of a room when its state had a root.
+#[derive(Clone, Debug)]
+struct ServersAt {
+    /// The flat tables by which they were counted: of a room that is not known whole they say more than its state.
+    generation: Generation,
+    root: [u8; 16],
+    joined: Arc<Joined>,
+    servers: Servers,
+}
+
+/// The servers of rooms at the last roots that were asked for.
+pub(crate) struct Counted(Cache<ShortRoomId, Arc<ServersAt>, ByServers>);
+
+#[derive(Clone, Debug)]
+struct ByServers;
+
+impl Weighter<ShortRoomId, Arc<ServersAt>> for ByServers {
+    fn weight(&self, _: &ShortRoomId, counted: &Arc<ServersAt>) -> u64 {
+        1 + counted.joined.len() as u64
+    }
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self(Cache::with_weighter(
+            COUNTED_ROOMS,
+            COUNTED_SERVERS,
+            ByServers,
+        ))
+    }
+}
 
 impl Rooms {
     /// The servers that are in some rooms, beside this one, in the order of the rooms. Two round trips.
@@ -51,7 +88,8 @@ impl Rooms {
             let rows = slot.map(|slot| answers.rows(&slot)).transpose()?;
             let rows = rows.into_iter().flatten();
             let names = rows.filter_map(|(_, row)| parsed(&row.value.name));
-            servers.push(self.others(names));
+            let names = names.filter(|server| server != self.server_name());
+            servers.push(Arc::new(names.collect()));
         }
         Ok(servers)
     }
@@ -118,7 +156,8 @@ impl Rooms {
     }
 
     /// The servers that were in a room, beside this one, when its state was that of these roots; in their
-    /// order. Three round trips, and for a root that is not the current one what its state differs in.
+    /// order, which is best that of time. It is counted from root to root, and from the last root that was asked for,
+    /// so that a long log costs what changed in it: two round trips, and for roots that differ what they differ in.
     ///
     /// # Errors
     ///
@@ -129,50 +168,85 @@ impl Rooms {
         room: &Room,
         roots: &[[u8; 16]],
     ) -> error::Result<Vec<Servers>> {
-        let shorts = [room.short];
-        let heads = snapshot.multi_get(&schema::HEAD_BY_ROOM, &shorts).await?;
-        let Some(head) = heads.into_iter().flatten().next() else {
+        let Some(first) = self.servers_counted(snapshot, room).await? else {
             return Ok(roots.iter().map(|_| Servers::default()).collect());
         };
+        let before = std::iter::once(&first.root).chain(roots);
+        let changes = before
+            .zip(roots)
+            .map(|(from, to)| self.servers_changed(snapshot, room, *from, *to));
+        let changes = try_join_all(changes).await?;
+        let mut counted = first.as_ref().clone();
+        let mut servers = Vec::with_capacity(roots.len());
+        for (root, changes) in roots.iter().zip(changes) {
+            counted.go_to(*root, changes, self.server_name());
+            servers.push(Arc::clone(&counted.servers));
+        }
+        self.counted().0.insert(room.short, Arc::new(counted));
+        Ok(servers)
+    }
+
+    /// The servers of a room at some root: at the last that was asked for, or as it is now. None if nobody of
+    /// another server ever was there.
+    async fn servers_counted(
+        &self,
+        snapshot: &Snapshot,
+        room: &Room,
+    ) -> error::Result<Option<Arc<ServersAt>>> {
+        let heads = snapshot
+            .multi_get(&schema::HEAD_BY_ROOM, &[room.short])
+            .await?;
+        let Some(head) = heads.into_iter().flatten().next() else {
+            return Ok(None);
+        };
         let head = head.value;
+        let counted = self.counted().0.get(&room.short);
+        if let Some(counted) = counted.filter(|it| it.generation == head.generation) {
+            return Ok(Some(counted));
+        }
         // Nobody may be known of those who are there.
         if !head.partial && !self.ever_met(snapshot, room, head.generation).await? {
-            return Ok(roots.iter().map(|_| Servers::default()).collect());
+            return Ok(None);
         }
-        let now = self
+        let joined = self
             .joined_by_server(snapshot, room, head.generation)
             .await?;
-        let distinct: BTreeSet<_> = roots.iter().copied().collect();
-        let at = distinct.into_iter().map(async |root| {
-            let differences = room.state_difference(snapshot, root, head.root).await?;
-            let numbers: BTreeSet<_> = differences
-                .iter()
-                .flat_map(|one| [one.left, one.right])
-                .flatten()
-                .collect();
-            let numbers: Vec<_> = numbers.into_iter().collect();
-            let events = room.read_state(snapshot, &numbers).await?;
-            let joins: HashMap<_, _> = numbers
-                .iter()
-                .zip(events)
-                .filter_map(|(number, event)| Some((*number, server_joined(&event?)?)))
-                .collect();
-            let mut joined = now.clone();
-            for one in &differences {
-                for (number, change) in [(one.left, 1), (one.right, -1)] {
-                    if let Some(server) = number.and_then(|number| joins.get(&number)) {
-                        *joined.entry(server.clone()).or_default() += change;
-                    }
-                }
-            }
-            let there = joined.into_iter().filter(|(_, joined)| *joined > 0);
-            Ok::<_, error::Error>((root, self.others(there.map(|(server, _)| server))))
-        });
-        let at: HashMap<_, _> = try_join_all(at).await?.into_iter().collect();
-        Ok(roots
+        Ok(Some(Arc::new(ServersAt {
+            generation: head.generation,
+            root: head.root,
+            servers: others(&joined, self.server_name()),
+            joined: Arc::new(joined),
+        })))
+    }
+
+    /// Members of which servers came and went between two roots.
+    async fn servers_changed(
+        &self,
+        snapshot: &Snapshot,
+        room: &Room,
+        from: [u8; 16],
+        to: [u8; 16],
+    ) -> error::Result<Vec<(OwnedServerName, i64)>> {
+        if from == to {
+            return Ok(Vec::new());
+        }
+        let differences = room.state_difference(snapshot, from, to).await?;
+        let numbers = |one: &pdu::tree::Difference| [(one.left, -1), (one.right, 1)];
+        let numbers: Vec<_> = differences
             .iter()
-            .map(|root| at.get(root).cloned().unwrap_or_default())
-            .collect())
+            .flat_map(numbers)
+            .filter_map(|(number, change)| Some((number?, change)))
+            .collect();
+        let mut changes = Vec::new();
+        for numbers in numbers.chunks(EVENTS_AT_ONCE) {
+            let keys: Vec<_> = numbers.iter().map(|(number, _)| *number).collect();
+            let events = room.read_state(snapshot, &keys).await?;
+            let events = events.into_iter().zip(numbers);
+            changes.extend(
+                events.filter_map(|(event, (_, change))| Some((server_joined(&event?)?, *change))),
+            );
+        }
+        Ok(changes)
     }
 
     /// Whether anybody of another server ever was a member: of most rooms nobody was.
@@ -215,11 +289,29 @@ impl Rooms {
             })
             .collect())
     }
+}
 
-    fn others(&self, servers: impl Iterator<Item = OwnedServerName>) -> Servers {
-        let ours = self.server_name();
-        Arc::new(servers.filter(|server| server != ours).collect())
+impl ServersAt {
+    /// Goes on to another root, by what changed on the way.
+    fn go_to(&mut self, root: [u8; 16], changes: Vec<(OwnedServerName, i64)>, own: &ServerName) {
+        self.root = root;
+        let mut others_changed = false;
+        for (server, change) in changes {
+            let joined = Arc::make_mut(&mut self.joined).entry(server).or_default();
+            let before = *joined;
+            *joined += change;
+            others_changed |= (before > 0) != (*joined > 0);
+        }
+        if others_changed {
+            self.servers = others(&self.joined, own);
+        }
     }
+}
+
+fn others(joined: &Joined, own: &ServerName) -> Servers {
+    let there = joined.iter().filter(|(_, joined)| **joined > 0);
+    let others = there.filter(|(server, _)| *server != own);
+    Arc::new(others.map(|(server, _)| server.clone()).collect())
 }
 
 fn parsed(name: &str) -> Option<OwnedServerName> {

@@ -142,7 +142,7 @@ impl Rooms {
 
     /// Who cannot come in is told nothing.
     async fn put_in(&self, new_room: &Arc<Room>, user: &UserId) {
-        if let Err(error) = self.join(new_room, user, Said::default()).await {
+        if let Err(error) = self.join(new_room, user, &[], Said::default()).await {
             tracing::warn!(%error, %user, room = %new_room.room_id, "somebody cannot be put into the room that takes the place of another");
         }
     }

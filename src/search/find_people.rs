@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use ruma::{OwnedUserId, UserId};
 use storage::{
-    Reads, ShortUserId, Snapshot,
+    NameHash, Reads, ShortRoomId, ShortUserId, Snapshot,
     schema::{self, MemberRow, Membership},
 };
 use tantivy::{
@@ -21,7 +21,7 @@ use tantivy::{
 
 use crate::{
     Search, WORDS_MAX,
-    fields::{EVERYBODY, Fields, number_of},
+    fields::{EVERYBODY, Fields, member_key},
     hits::{People, PersonHit},
     people::is_ours,
     words::Wanted,
@@ -44,6 +44,8 @@ const SHARES_A_ROOM: f32 = 0.5;
 pub struct PeopleQuery<'a> {
     /// Who searches.
     pub user: ShortUserId,
+    /// Who searches: they find themselves only where everybody does.
+    pub user_id: &'a UserId,
     /// How words of the name or the user id begin.
     pub term: &'a str,
     /// How many, at most.
@@ -92,12 +94,13 @@ impl Search {
         let own: Vec<_> = own
             .into_iter()
             .filter(|(_, row)| row.value.membership == Membership::Join)
-            .map(|(room, _)| number_of(room))
+            .map(|(room, _)| room)
             .collect();
+        let viewer = self.storage().user_hash(query.user_id);
         let asked = wanted.clone();
         let hits = self
             .ask(move |index| {
-                let question = question(&index.fields, &asked, &own);
+                let question = question(&index.fields, &asked, viewer, &own);
                 index.searcher().search(&question, &People)
             })
             .await?;
@@ -200,8 +203,13 @@ fn person(member: MemberRow) -> Option<FoundPerson> {
 }
 
 /// The question to the index: each word begins one of the name or of the server's, at least one begins one of
-/// the name; and the viewer is in one of the rooms, or everybody may find them.
-fn question(fields: &Fields, wanted: &Wanted, own: &[u64]) -> BooleanQuery {
+/// the name; and it is somebody else whom the viewer shares a room with, or everybody may find them.
+fn question(
+    fields: &Fields,
+    wanted: &Wanted,
+    viewer: NameHash,
+    own: &[ShortRoomId],
+) -> BooleanQuery {
     let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
     for (whole, parts) in &wanted.words {
         let mut ways = vec![word(fields, whole)];
@@ -218,18 +226,25 @@ fn question(fields: &Fields, wanted: &Wanted, own: &[u64]) -> BooleanQuery {
         .map(|word| begins(fields.name, word, 0.0))
         .collect();
     clauses.push((Occur::Must, Box::new(BooleanQuery::union(names))));
-    let scope = |rooms: &mut dyn Iterator<Item = u64>, score| -> Box<dyn Query> {
-        let terms = rooms.map(|room| Term::from_field_u64(fields.scope, room));
+    let scope = |rooms: &[ShortRoomId], score| -> Box<dyn Query> {
+        let terms = rooms.iter().map(|room| fields.room_scope(*room));
         let set = TermSetQuery::new(terms.collect::<Vec<_>>());
         Box::new(ConstScoreQuery::new(Box::new(set), score))
     };
-    let everybody = [number_of(EVERYBODY)];
-    let mut visible = own.iter().chain(&everybody).copied();
-    clauses.push((Occur::Must, scope(&mut visible, 0.0)));
+    let mut visible = vec![scope(&[EVERYBODY], 0.0)];
     if !own.is_empty() {
-        let shared = scope(&mut own.iter().copied(), SHARES_A_ROOM);
-        clauses.push((Occur::Should, shared));
+        let themselves = own.iter().map(|room| {
+            let key = member_key(*room, viewer);
+            Term::from_field_bytes(fields.key, &key)
+        });
+        let themselves = TermSetQuery::new(themselves.collect::<Vec<_>>());
+        visible.push(Box::new(BooleanQuery::new(vec![
+            (Occur::Must, scope(own, 0.0)),
+            (Occur::MustNot, Box::new(themselves)),
+        ])));
+        clauses.push((Occur::Should, scope(own, SHARES_A_ROOM)));
     }
+    clauses.push((Occur::Must, Box::new(BooleanQuery::union(visible))));
     BooleanQuery::new(clauses)
 }
 

@@ -179,6 +179,7 @@ impl World {
     async fn find_people(&self, person: usize, term: &str) -> Vec<FoundPerson> {
         let query = PeopleQuery {
             user: self.people[person].short,
+            user_id: self.id(person),
             term,
             limit: 10,
         };

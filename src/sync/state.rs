@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pdu::{EventNumber, tree::StateKeyHash};
 use rooms::{
-    Look, ReadEvent, Room,
+    EVENTS_AT_ONCE, Look, ReadEvent, Room,
     event_filter::{passes, wants_room},
 };
 use ruma::events::StateEventType;
@@ -34,9 +34,6 @@ pub(crate) struct Needed<'a> {
     /// The members after whom the room is named: who loads members lazily needs them too.
     pub(crate) heroes: &'a [String],
 }
-
-/// Events that are in memory together before they are written.
-const EVENTS_AT_ONCE: usize = 2_000;
 
 type Entries = HashMap<StateKeyHash, Entry>;
 

@@ -72,8 +72,9 @@ async fn a_name_in_one_room_is_not_told_to_others() {
         }
         assert_eq!(found(user, "Freddy").await, Vec::<String>::new());
     }
-    // NOTSPEC: people find themselves, as with Synapse.
+    // NOTSPEC: people find themselves where everybody does, as with Synapse.
     assert_eq!(found(&alice, "alice").await, [&*alice.id]);
+    assert_eq!(found(&bob, "bob").await, Vec::<String>::new());
     assert_eq!(found(&eve, "bob").await, Vec::<String>::new());
 }
 

@@ -120,7 +120,7 @@ async fn state_after(
         room.state_with_members(rooms, snapshot, look, root, &members)
             .await?
     } else {
-        room.state_at(rooms, snapshot, look, root, None).await?
+        room.state_at(rooms, snapshot, look, root).await?
     };
     state.retain(|event| {
         let member = event.row.header.event_type == "m.room.member";

@@ -299,21 +299,19 @@ pub(super) async fn get_member_events(
         None => reading.look.root()?,
     };
     let (room, snapshot, look) = (&reading.room, &reading.snapshot, &reading.look);
-    let members: Vec<ReadEvent> = if root == look.head.root {
+    let chunk = if root == look.head.root {
         let rows = room.members(snapshot, look, &memberships).await?;
         let numbers: Vec<_> = rows.into_iter().map(|row| row.number).collect();
-        room.read_state_events(snapshot, &numbers).await?
+        reading.state_of(&numbers, |_| true).await?
     } else {
-        let event_type = Some("m.room.member");
-        let mut events = room
-            .state_at(&server.rooms, snapshot, look, root, event_type)
-            .await?;
-        events.retain(|event| membership_of(event).is_some_and(|one| memberships.contains(&one)));
-        events
+        let numbers = reading.state_numbers(root).await?;
+        let is_asked = |event: &ReadEvent| {
+            event.row.header.event_type == "m.room.member"
+                && membership_of(event).is_some_and(|one| memberships.contains(&one))
+        };
+        reading.state_of(&numbers, is_asked).await?
     };
-    Ok(get_member_events::v3::Response::new(
-        reading.state(&members).await?,
-    ))
+    Ok(get_member_events::v3::Response::new(chunk))
 }
 
 /// Whether `membership` and `not_membership` of `/members` ask for one: with both it is enough that one

@@ -53,15 +53,13 @@ pub(super) async fn get_current_state(
     let chunk = reading.events(&page.events).await?;
     let mut messages = PaginationChunk::new(chunk, end.to_string());
     messages.start = page.next.map(|next| next.to_string());
-    let state = room
-        .state_at(&server.rooms, &reading.snapshot, look, look.root()?, None)
-        .await?;
+    let numbers = reading.state_numbers(look.root()?).await?;
     let mut response = get_current_state::v3::Response::new(call.room_id.clone());
     response.membership = look
         .membership()
         .map(|membership| MembershipState::from(membership.as_str()));
     response.messages = Some(messages);
-    response.state = reading.state(&state).await?;
+    response.state = reading.state_of(&numbers, |_| true).await?;
     response.visibility = Some(match server.rooms.is_public(room).await? {
         true => Visibility::Public,
         false => Visibility::Private,

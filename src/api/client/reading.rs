@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use error::Result;
 use futures_util::future::try_join;
+use pdu::EventNumber;
 use rooms::{
-    EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Viewer, Wanted,
+    EVENTS_AT_ONCE, EventForm, EventFormat, Look, Page, PlaceToken, ReadEvent, Room, Span, Viewer,
+    Wanted,
 };
 use ruma::{RoomId, api::Direction, events::StateEventType, serde::Raw};
 use storage::{Position, Snapshot, schema::Place};
@@ -216,6 +218,31 @@ impl Reading {
         let format = EventFormat::Client;
         let written = room.client_state(&server.rooms, snapshot, viewer, look, events, format);
         Ok(written.await?.into_iter().map(Raw::from_json).collect())
+    }
+
+    /// State events by their numbers, those that are wanted, as the client gets them. Written as they are read:
+    /// there may be very many.
+    pub(super) async fn state_of<T>(
+        &self,
+        numbers: &[EventNumber],
+        wanted: impl Fn(&ReadEvent) -> bool,
+    ) -> Result<Vec<Raw<T>>> {
+        let mut written = Vec::with_capacity(numbers.len());
+        for numbers in numbers.chunks(EVENTS_AT_ONCE) {
+            let events = self.room.read_state_events(&self.snapshot, numbers);
+            let mut events = events.await?;
+            events.retain(&wanted);
+            written.extend(self.state(&events).await?);
+        }
+        Ok(written)
+    }
+
+    /// The numbers of the events of a root's state.
+    pub(super) async fn state_numbers(&self, root: [u8; 16]) -> Result<Vec<EventNumber>> {
+        let (rooms, snapshot) = (&self.server.rooms, &self.snapshot);
+        self.room
+            .state_numbers_at(rooms, snapshot, &self.look, root)
+            .await
     }
 
     /// The root of the state at a token of a client, as far as the viewer may see it.

@@ -279,7 +279,7 @@ impl Telling<'_> {
                     .await?
             } else {
                 let room = &reading.room;
-                room.state_at(rooms, snapshot, look, root, None).await?
+                room.state_at(rooms, snapshot, look, root).await?
             };
             let room_id = reading.room.room_id.to_string();
             states.insert(room_id, reading.state(&state).await?);

@@ -124,12 +124,9 @@ pub(super) async fn get_state_events(
     server.rooms.await_whole_state(&call.room_id).await?;
     let reading = Reading::begin(&server, &call.caller, &call.room_id).await?;
     let root = reading.look.root()?;
-    let state = reading
-        .room
-        .state_at(&server.rooms, &reading.snapshot, &reading.look, root, None)
-        .await?;
+    let numbers = reading.state_numbers(root).await?;
     Ok(get_state_events::v3::Response::new(
-        reading.state(&state).await?,
+        reading.state_of(&numbers, |_| true).await?,
     ))
 }
 

@@ -19,6 +19,7 @@ pub(super) async fn search_users(
         .search
         .people(&PeopleQuery {
             user: call.caller.user,
+            user_id: &call.caller.user_id,
             term: &call.search_term,
             limit: limit.min(MOST),
         })

@@ -6,7 +6,7 @@ use storage::{
     schema::{self, UserRoomRow},
 };
 
-use crate::{Rooms, outside::servers_of};
+use crate::{Room, Rooms, outside::servers_of, restricted::powerful_servers};
 
 /// Servers that are asked about one room.
 const SERVERS_MAX: usize = 20;
@@ -52,6 +52,22 @@ impl Rooms {
         }
         distinct.truncate(SERVERS_MAX);
         Ok(distinct)
+    }
+
+    /// The servers in a room of ours whose people may vouch for somebody of ours, the likeliest first: those that are
+    /// named, those of the most powerful people, and those with the most people.
+    pub(crate) async fn voucher_servers(
+        &self,
+        room: &Room,
+        named: &[OwnedServerName],
+    ) -> error::Result<Vec<OwnedServerName>> {
+        let snapshot = self.snapshot().await?;
+        let mut all = named.to_vec();
+        all.extend(powerful_servers(self, &snapshot, room).await?);
+        let largest = room.servers(self, &snapshot, KNOWN_MAX).await?;
+        let largest = largest.into_iter();
+        all.extend(largest.filter_map(|row| OwnedServerName::try_from(row.name).ok()));
+        Ok(all)
     }
 }
 

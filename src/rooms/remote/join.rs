@@ -47,7 +47,7 @@ impl Rooms {
         let _alone = self.arrivals().begin(arriving.room_id).await;
         if let Some(room) = self.find_room_of_ours(arriving.room_id).await? {
             // Somebody else of ours came first.
-            self.join(&room, arriving.user, said).await?;
+            self.join(&room, arriving.user, arriving.via, said).await?;
             return Ok(room);
         }
         let servers = self.candidates(arriving.room_id, arriving.short, arriving.via);

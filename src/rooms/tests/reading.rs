@@ -380,7 +380,7 @@ async fn state_and_members_then_and_now() {
 
     let (snapshot, look) = other.look().await;
     let root = look.root().unwrap();
-    let state = room.state_at(&rooms, &snapshot, &look, root, None).await;
+    let state = room.state_at(&rooms, &snapshot, &look, root).await;
     let state = state.unwrap();
     let of = |wanted: &str| {
         let found = state.iter().find(|event| event.is_state(wanted)).unwrap();
@@ -391,7 +391,7 @@ async fn state_and_members_then_and_now() {
 
     let (snapshot, look) = seen.look().await;
     let root = look.root().unwrap();
-    let now = room.state_at(&rooms, &snapshot, &look, root, None).await;
+    let now = room.state_at(&rooms, &snapshot, &look, root).await;
     assert_eq!(now.unwrap().len(), 7);
     let joined = room.members(&snapshot, &look, &[Membership::Join]).await;
     let joined: Vec<_> = joined.unwrap().into_iter().map(|row| row.user_id).collect();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{A, B, C, NOWHERE, Person, World};
+use super::{A, B, C, NOWHERE, Person, World, name};
 
 const VERSIONS: [&str; 12] = [
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12",
@@ -150,9 +150,59 @@ async fn two_who_come_at_once_come_both() {
     one.ok();
     two.ok();
     assert_eq!(bob.membership(&room, &beth).await, "join");
-    let asked = world.network.asked_of(&super::name(A));
+    let asked = world.network.asked_of(&name(A));
     let joins = asked.iter().filter(|what| what.contains("/send_join/"));
     assert_eq!(joins.count(), 1, "the second one came into a room of ours");
+}
+
+#[tokio::test]
+async fn servers_are_asked_first_whose_people_may_vouch() {
+    let world = World::new();
+    let (a, b) = (world.server(A).await, world.server(B).await);
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let beth = Person::new(&b, "beth").await;
+    let club = alice.create(json!({ "preset": "public_chat" })).await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule = json!({ "join_rule": "restricted", "allow": allow });
+    let state = json!([{ "type": "m.room.join_rules", "state_key": "", "content": rule }]);
+    let room = json!({
+        "preset": "public_chat", "initial_state": state, "room_version": "12",
+        "power_level_content_override": { "invite": 50 },
+    });
+    let room = alice.create(room).await;
+    let others: Vec<_> = (0..8).map(|n| format!("other{n}.example")).collect();
+    for other in &others {
+        let server = world.server(other).await;
+        for member in ["one", "two"] {
+            let member = Person::new(&server, member).await;
+            alice.invite(&room, &member).await.ok();
+            member.join(&room, &[A]).await.ok();
+        }
+    }
+    alice.invite(&room, &bob).await.ok();
+    bob.join(&room, &[A]).await.ok();
+    beth.join(&club, &[A]).await.ok();
+    beth.join(&room, &[]).await.ok();
+    for other in &others {
+        let asked = world.network.asked_of(&name(other));
+        let asked = asked.iter().find(|path| path.contains("/make_join/"));
+        assert_eq!(asked, None, "{other}");
+    }
+    // Whom the client names is asked all the same, and before.
+    let c = world.server(C).await;
+    let (cora, carol) = (
+        Person::new(&c, "cora").await,
+        Person::new(&c, "carol").await,
+    );
+    alice.invite(&room, &cora).await.ok();
+    cora.join(&room, &[A]).await.ok();
+    carol.join(&club, &[A]).await.ok();
+    carol.join(&room, &[&others[0]]).await.ok();
+    let asked = world.network.asked_of(&name(&others[0]));
+    assert!(
+        asked.iter().any(|path| path.contains("/make_join/")),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
