@@ -170,7 +170,10 @@ impl World {
 
     async fn join(&self, room: &Arc<Room>, person: usize) {
         let said = Said::default();
-        self.rooms.join(room, self.id(person), said).await.unwrap();
+        self.rooms
+            .join(room, self.id(person), &[], said)
+            .await
+            .unwrap();
     }
 
     async fn leave(&self, room: &Arc<Room>, person: usize) {

@@ -135,7 +135,11 @@ async fn who_comes_into_a_room_is_told_who_is_there() {
         .set_presence(alice, online.clone(), none.clone());
     present.await.unwrap();
     let away = Said::default();
-    world.rooms.join(&room, world.id(2), away).await.unwrap();
+    world
+        .rooms
+        .join(&room, world.id(2), &[], away)
+        .await
+        .unwrap();
     let mut doings = world.rooms.listen();
     let tell = async |doings: &mut tokio::sync::broadcast::Receiver<rooms::Doing>| {
         let mut some = Vec::new();
@@ -166,7 +170,11 @@ async fn who_comes_into_a_room_is_told_who_is_there() {
     let present = world.rooms.set_presence(anne, online, none);
     present.await.unwrap();
     let said = Said::default();
-    world.rooms.join(&room, &anne.user_id, said).await.unwrap();
+    world
+        .rooms
+        .join(&room, &anne.user_id, &[], said)
+        .await
+        .unwrap();
     tell(&mut doings).await;
     assert_eq!(told("b.example"), ["@alice:a.example", "@anne:a.example"]);
     world.far_member(&room, "@c:c.example", "join").await;

@@ -207,7 +207,7 @@ async fn nobody_comes_into_a_room_that_is_blocked() {
     let said = Said::default;
     let refused = |result: error::Result<()>| assert_eq!(result.unwrap_err().status(), 403);
     refused(rooms.join_anywhere(id, &carol, &[], said()).await);
-    refused(rooms.join(&room, &carol, said()).await);
+    refused(rooms.join(&room, &carol, &[], said()).await);
     refused(rooms.invite(&room, &alice(), &carol, said()).await);
     refused(rooms.knock(id, &carol, &[], said()).await);
     let alias = room_alias_id!("#other:example.org");
@@ -216,7 +216,7 @@ async fn nobody_comes_into_a_room_that_is_blocked() {
     let draft = text(&bob(), json!("still here").as_str().unwrap());
     rooms.send(&room, Group::one(draft)).await.unwrap();
     rooms.leave(&room, &bob(), said()).await.unwrap();
-    refused(rooms.join(&room, &bob(), said()).await);
+    refused(rooms.join(&room, &bob(), &[], said()).await);
     rooms.unblock(id).await.unwrap();
-    rooms.join(&room, &bob(), said()).await.unwrap();
+    rooms.join(&room, &bob(), &[], said()).await.unwrap();
 }

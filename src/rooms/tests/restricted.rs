@@ -49,8 +49,11 @@ async fn voucher(version: &RoomVersionId, levels: Value) -> error::Result<OwnedU
     let allow = json!([{ "type": "m.room_membership", "room_id": club.room_id }]);
     let rule = json!({ "join_rule": "restricted", "allow": allow });
     set(&rooms, &room, "m.room.join_rules", rule).await;
-    rooms.join(&club, &bob(), Said::default()).await.unwrap();
-    rooms.join(&room, &bob(), Said::default()).await?;
+    rooms
+        .join(&club, &bob(), &[], Said::default())
+        .await
+        .unwrap();
+    rooms.join(&room, &bob(), &[], Said::default()).await?;
     let member = "m.room.member".into();
     let content = rooms
         .current_content(&room, &member, bob().as_str())

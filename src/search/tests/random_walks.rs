@@ -78,7 +78,7 @@ async fn act(world: &World, room: &Arc<Room>, sent: &mut Vec<OwnedEventId>, step
                 .set(room, step.person, "m.room.topic", "", content)
                 .await;
         }
-        (12..=14, _) => drop(rooms.join(room, &own, said).await),
+        (12..=14, _) => drop(rooms.join(room, &own, &[], said).await),
         (15 | 16, _) => drop(rooms.leave(room, &own, said).await),
         (17, _) => drop(rooms.kick(room, &own, &theirs, said).await),
         _ => drop(rooms.invite(room, &own, &theirs, said).await),

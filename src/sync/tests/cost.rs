@@ -94,7 +94,7 @@ async fn cost_of_a_message(members: usize) -> Cost {
         let user = format!("@member{number}:a.example");
         let user: ruma::OwnedUserId = user.try_into().unwrap();
         let said = rooms::Said::default();
-        world.rooms.join(&room, &user, said).await.unwrap();
+        world.rooms.join(&room, &user, &[], said).await.unwrap();
     }
     let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
     let (_, token) = world.ask(&world.request(1, None, filter.clone())).await;
@@ -229,7 +229,7 @@ async fn who_comes_in_is_told_in_the_same_lists() {
     let act = async |world: &World, room: &Arc<Room>| {
         let guest: ruma::OwnedUserId = "@guest:a.example".try_into().unwrap();
         let said = rooms::Said::default();
-        world.rooms.join(room, &guest, said).await.unwrap();
+        world.rooms.join(room, &guest, &[], said).await.unwrap();
     };
     let update = assert_three(json!({}), act).await;
     assert!(update.device_lists.changed.contains("@guest:a.example"));

@@ -54,7 +54,7 @@ async fn act(world: &World, rooms: &[Arc<Room>], dice: &mut Dice, step: u64) {
             let renamed = world.set(room, person, "m.room.member", own.as_str(), content);
             renamed.await.map(drop)
         }
-        12..=14 => world.rooms.join(room, &own, said).await,
+        12..=14 => world.rooms.join(room, &own, &[], said).await,
         15 | 16 => world.rooms.leave(room, &own, said).await,
         17 => world.rooms.kick(room, &own, &theirs, said).await,
         18 => world.rooms.invite(room, &own, &theirs, said).await,
