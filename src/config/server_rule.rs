@@ -25,7 +25,7 @@ choice! {
         Invites = "invites",
         /// What people say about themselves.
         Profiles = "profiles",
-        /// Who is online.
+        /// Who is online. It travels with what is told of rooms.
         Presence = "presence",
         /// Aliases and lists of published rooms.
         Directory = "directory",

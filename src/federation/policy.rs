@@ -38,7 +38,8 @@ impl Policy {
     }
 }
 
-/// What asking for a path of the server-server API is about.
+/// What asking for a path of the server-server API is about. Nobody asks for presence, which is among what
+/// a transaction tells: who writes and who reads that looks for itself.
 pub fn class_of_path(path: &str) -> Class {
     let Some(rest) = path.strip_prefix("/_matrix/federation/") else {
         return if path.starts_with("/_matrix/media/") {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use federation::{Class, Direction};
 use rooms::{Doing, PresenceNow};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde_json::{Map, Value, json, value::RawValue};
@@ -128,6 +129,16 @@ enum News {
     Presence(OwnedUserId, Value),
 }
 
+impl News {
+    /// What it is about, for the operator who says what servers are told.
+    fn class(&self) -> Class {
+        match self {
+            Self::Typing(..) | Self::Receipt(..) => Class::Rooms,
+            Self::Presence(..) => Class::Presence,
+        }
+    }
+}
+
 impl Outbox {
     /// Puts what people do into the lanes of the servers that are to be told.
     pub(crate) async fn take_doings(&self, doings: Vec<Doing>) -> error::Result<()> {
@@ -212,12 +223,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Puts it into the lanes of servers that answer.
+    /// Puts it into the lanes of servers that answer, and that may hear it.
     fn tell(&self, servers: &BTreeSet<OwnedServerName>, news: &News) {
         let federation = &self.0.parts.federation;
+        let class = news.class();
         let mut lanes = self.0.lanes.lock();
         for server in servers {
-            if federation.backing_off(server).is_some() {
+            let wanted = federation.allows(server, Direction::Out, class);
+            if !wanted || federation.backing_off(server).is_some() {
                 continue;
             }
             let hash = self.storage().server_hash(server);

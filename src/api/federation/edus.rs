@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use error::Result;
+use federation::{Class, Direction};
 use rooms::{DeviceUpdate, DevicesChange, RemotePresence, RemoteReceipt};
 use ruma::{
     OwnedDeviceId, OwnedRoomId, OwnedUserId, ServerName, UserId,
@@ -207,6 +208,10 @@ impl From<'_> {
     }
 
     async fn presence(self, said: Option<Presence>) -> Result<()> {
+        let federation = &self.server.federation;
+        if !federation.allows(self.origin, Direction::In, Class::Presence) {
+            return Ok(());
+        }
         let pushed = said.into_iter().flat_map(|said| said.push).take(PEOPLE_MAX);
         for said in pushed.filter(|said| self.speaks_for(&said.user_id)) {
             let presence = RemotePresence {

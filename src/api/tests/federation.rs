@@ -1,5 +1,6 @@
 //! Several servers in one process, which talk to each other through a network in memory.
 
+mod classes;
 mod conversation;
 mod far;
 mod flooding;

@@ -126,8 +126,9 @@ async fn ask(server: &Server, token: &str, method: Method, path: &str, body: &Va
     body_of(&server.answer(ALL, request).await)
 }
 
-async fn server(network: &Network, name: &str, clock: &Clock) -> Server {
+async fn server(network: &Network, name: &str, clock: &Clock, deny: &[&str]) -> Server {
     let mut config = Config::default();
+    config.federation.deny = deny.iter().map(|rule| rule.parse().unwrap()).collect();
     config.registration.enabled = true;
     config.registration.require_token = false;
     config.rate_limits.enabled = false;
@@ -159,10 +160,15 @@ fn number_seen(sync: &Value, number: u32) -> bool {
 
 /// Alice and Bob of different servers, in a room of hers.
 async fn pair() -> (Network, Clock, Person, Person, String) {
+    pair_who_deny([&[], &[]]).await
+}
+
+/// The same, of servers that deny this.
+async fn pair_who_deny(deny: [&[&str]; 2]) -> (Network, Clock, Person, Person, String) {
     let network = Network::default();
     let clock = Clock::standing_at(1_700_000_000_000);
-    let a = server(&network, "a.example", &clock).await;
-    let b = server(&network, "b.example", &clock).await;
+    let a = server(&network, "a.example", &clock, deny[0]).await;
+    let b = server(&network, "b.example", &clock, deny[1]).await;
     let mut alice = Person::register(&a, "alice").await;
     let bob = Person::register(&b, "bob").await;
     alice.upload_keys().await;
@@ -320,4 +326,117 @@ async fn people_see_of_each_other_what_they_do_now() {
     let path = format!("/presence/{}/status", bob.id);
     let told = alice.ask(Method::GET, &path, &Value::Null).await;
     assert_eq!(told["status_msg"], "away", "{told}");
+}
+
+/// Says how somebody is.
+async fn be(person: &Person, status: &str) {
+    let path = format!("/presence/{}/status", person.id);
+    let body = json!({ "presence": "unavailable", "status_msg": status });
+    person.ask(Method::PUT, &path, &body).await;
+}
+
+#[tokio::test]
+async fn how_people_are_is_told_and_heard_as_far_as_both_operators_want() {
+    let deny: [[&[&str]; 2]; 2] = [
+        [&["b.example out presence"], &[]],
+        [&[], &["a.example in presence"]],
+    ];
+    for deny in deny {
+        let (_, _, mut alice, mut bob, room) = pair_who_deny(deny).await;
+        let bob_id = bob.id.clone();
+        bob.until("the room", |sync| sync["rooms"]["join"][&room].is_object())
+            .await;
+        alice
+            .until("that Bob came", |sync| {
+                has(&sync["device_lists"]["changed"], &bob_id)
+            })
+            .await;
+        be(&alice, "at home").await;
+        let path = format!("/rooms/{room}/typing/{}", alice.id);
+        let body = json!({ "typing": true, "timeout": 20_000 });
+        alice.ask(Method::PUT, &path, &body).await;
+        bob.until("that Alice types", |sync| {
+            let ephemeral = &sync["rooms"]["join"][&room]["ephemeral"];
+            ephemeral.to_string().contains("m.typing")
+        })
+        .await;
+        // What follows comes when all that was told with it has been heard.
+        alice.say(&room, "hello").await;
+        bob.until("the message", |sync| body_seen(sync, &room, "hello"))
+            .await;
+        let path = format!("/presence/{}/status", alice.id);
+        let told = bob.ask(Method::GET, &path, &Value::Null).await;
+        assert_ne!(told["status_msg"], "at home", "{deny:?}");
+        // The other way all is as it was.
+        be(&bob, "away").await;
+        alice
+            .until("how Bob is", |sync| {
+                sync["presence"].to_string().contains("away")
+            })
+            .await;
+    }
+}
+
+/// What Alice is told of Bob's keys, once that is so.
+async fn keys_of(alice: &mut Person, bob: &Person, is_so: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..POLLS_MAX {
+        while !alice.server.tasks.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let body = json!({ "device_keys": { bob.id.as_str(): [] } });
+        let keys = alice.ask(Method::POST, "/keys/query", &body).await;
+        if is_so(&keys) {
+            return keys;
+        }
+        alice
+            .until("a change", |sync| {
+                has(&sync["device_lists"]["changed"], &bob.id)
+            })
+            .await;
+    }
+    panic!("{} does not hear of new keys", alice.id);
+}
+
+/// Gives Bob's device a name, and waits until Alice knows it.
+async fn name_device(alice: &mut Person, bob: &Person, name: &str) {
+    let path = format!("/devices/{}", bob.device);
+    let body = json!({ "display_name": name });
+    bob.ask(Method::PUT, &path, &body).await;
+    let told = |keys: &Value| {
+        let device = &keys["device_keys"][&bob.id][&bob.device];
+        device["unsigned"]["device_display_name"] == name
+    };
+    keys_of(alice, bob, told).await;
+}
+
+#[tokio::test]
+async fn new_names_of_devices_and_new_keys_of_people_are_told_without_being_asked_for() {
+    let (network, _, mut alice, bob, _) = pair().await;
+    let asked = || {
+        let asked = network.asked_of("b.example".try_into().unwrap());
+        let of = asked.iter().filter(|what| what.contains("/user/"));
+        of.count()
+    };
+    // The first change may follow what nobody here ever saw; then all of it is asked for.
+    name_device(&mut alice, &bob, "phone").await;
+    let mut before = usize::MAX;
+    while asked() != before {
+        before = asked();
+        keys_of(&mut alice, &bob, |_| true).await;
+    }
+    name_device(&mut alice, &bob, "Bob's phone").await;
+    let (master, own) = (signing_key(1), signing_key(2));
+    let new = json!({
+        "master_key": cross_signing_key(&bob.id, "master", &master, &master),
+        "self_signing_key": cross_signing_key(&bob.id, "self_signing", &own, &master),
+    });
+    let path = "/keys/device_signing/upload";
+    assert_eq!(bob.ask(Method::POST, path, &new).await, json!({}));
+    let keys = |keys: &Value, kind: &str| keys[kind][&bob.id]["keys"].clone();
+    let told = |told: &Value| keys(told, "self_signing_keys").is_object();
+    let told = keys_of(&mut alice, &bob, told).await;
+    assert_eq!(keys(&told, "master_keys"), new["master_key"]["keys"]);
+    let own = &new["self_signing_key"]["keys"];
+    assert_eq!(keys(&told, "self_signing_keys"), *own);
+    assert_eq!(asked(), before);
 }

@@ -1,5 +1,6 @@
 //! People come into rooms of other servers, leave them, knock and are invited.
 
+mod closed;
 mod hostile;
 mod invites;
 mod joins;
@@ -107,6 +108,15 @@ impl Person {
             user_id: body["user_id"].as_str().unwrap().try_into().unwrap(),
             token: body["access_token"].as_str().unwrap().to_owned(),
         }
+    }
+
+    pub(in crate::tests::federation) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Answer {
+        ask(&self.server, &self.token, method, path, body).await
     }
 
     pub(in crate::tests::federation) async fn post(&self, path: &str, body: Value) -> Answer {
