@@ -100,7 +100,7 @@ impl Outbox {
         let mut left = most;
         for of_room in lacking {
             let end = Place::live(of_room.late.head.next_slot);
-            let (events, more) = self.events(&snapshot, &of_room, most).await?;
+            let (events, more) = self.events(&snapshot, server, &of_room, most).await?;
             if events.len() > left && !transaction.is_empty() {
                 break;
             }
@@ -124,6 +124,7 @@ impl Outbox {
     async fn events(
         &self,
         snapshot: &Snapshot,
+        server: &ServerName,
         lacking: &Lacking,
         most: usize,
     ) -> error::Result<(Vec<Box<serde_json::value::RawValue>>, Option<Place>)> {
@@ -143,9 +144,13 @@ impl Outbox {
             .zip(rows)
             .filter_map(|((_, number), row)| Some((*number, row?.value)))
             .collect();
+        // What we made, and what others made that came into the room through us.
         let is_ours = |event: &&EventRow| {
             let sender = UserId::parse(&event.header.sender);
-            sender.is_ok_and(|sender| sender.server_name() == ours)
+            sender.is_ok_and(|sender| {
+                let passed_on = event.header.is_passed_on() && sender.server_name() != server;
+                passed_on || sender.server_name() == ours
+            })
         };
         let is_late = |event: &&EventRow| event.header.place.is_some_and(|place| place >= from);
         let members = || lacking.members.iter().filter_map(|it| events.get(it));

@@ -31,7 +31,10 @@ use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, OwnedUserId, RoomVersionId,
     ServerName, UInt, server_name,
 };
-use serde_json::{Map, Value, json, value::to_raw_value};
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
 use storage::{Clock, Faults, Random, Storage, schema};
 use users::{NewAccount, Settings, Users};
 
@@ -112,6 +115,9 @@ impl Network {
             return unreachable();
         }
         let path = request.uri().path();
+        if path == "/_matrix/key/v2/server" {
+            return Ok(Response::new(keys_of(to).into()));
+        }
         let mut body: Value = serde_json::from_slice(request.body()).unwrap();
         if path.starts_with("/_matrix/federation/v2/invite/") {
             let signature = json!({ "ed25519:1": "A".repeat(86) });
@@ -134,6 +140,24 @@ impl Network {
             _ => Ok(Response::new(Bytes::from_static(b"{\"pdus\":{}}"))),
         }
     }
+}
+
+/// The key with which all servers of the network sign.
+fn far_key() -> SigningKey {
+    SigningKey::from_seed(&[2; 32], "far").unwrap()
+}
+
+/// What a server says of its key.
+fn keys_of(server: &ServerName) -> String {
+    let key = far_key();
+    let mut keys = json!({
+        "server_name": server, "old_verify_keys": {},
+        "verify_keys": { key.key_id().as_str(): { "key": key.verify_key().to_base64() } },
+        "valid_until_ts": NOW + 7 * 24 * 60 * 60 * 1_000,
+    });
+    let signature = key.sign_base64(keys.to_string().as_bytes());
+    keys["signatures"] = json!({ server.as_str(): { key.key_id().as_str(): signature } });
+    keys.to_string()
 }
 
 impl Transport for Network {
@@ -209,7 +233,7 @@ impl World {
             users,
             rooms,
             people,
-            key: SigningKey::from_seed(&[2; 32], "far").unwrap(),
+            key: far_key(),
         };
         world.restart(1);
         world
@@ -288,6 +312,19 @@ impl World {
         };
         let received = self.rooms.receive(room, incoming).await.unwrap();
         assert_eq!(received, Received::Accepted);
+    }
+
+    /// Somebody elsewhere comes into a room through us.
+    async fn far_join_through_us(&self, room: &Arc<Room>, user: &str) {
+        let user = OwnedUserId::try_from(user).unwrap();
+        let pdu = self.far_event(room, &user, "join").await;
+        let raw = RawValue::from_string(String::from_utf8(pdu.json().to_vec()).unwrap()).unwrap();
+        let (server, id) = (user.server_name(), pdu.event_id());
+        let join = schema::Membership::Join;
+        let taken = self
+            .rooms
+            .take_member(server, &room.room_id, id, &raw, join);
+        taken.await.unwrap();
     }
 
     async fn far_event(&self, room: &Room, user: &OwnedUserId, membership: &str) -> Pdu {

@@ -108,6 +108,30 @@ async fn who_was_kicked_during_an_outage_hears_of_the_kick_and_of_nothing_else()
 }
 
 #[tokio::test]
+async fn who_came_in_through_us_during_an_outage_is_told_of_and_nobody_else() {
+    let world = World::new(&["alice"]).await;
+    let room = world.room(0).await;
+    world.far_member(&room, "@b:b.example", "join").await;
+    world.far_member(&room, "@d:d.example", "join").await;
+    world.network.mood("b.example", Mood::Away);
+    world.far_join_through_us(&room, "@c:c.example").await;
+    world.send_all().await;
+    // Of these others tell.
+    world.far_member(&room, "@e:e.example", "join").await;
+    world.send_all().await;
+    world.network.mood("b.example", Mood::Good);
+    world.wait();
+    world.send_all().await;
+    for server in ["b.example", "d.example"] {
+        let pdus = world.network.all(server, "pdus");
+        let senders: Vec<_> = pdus.iter().map(|pdu| &pdu["sender"]).collect();
+        assert_eq!(senders, ["@c:c.example"], "{server}");
+    }
+    assert!(world.network.all("c.example", "pdus").is_empty());
+    assert_eq!(world.count(&LATE_ROOM_BY_DESTINATION).await, 0);
+}
+
+#[tokio::test]
 async fn what_a_server_refuses_for_good_is_given_up_alone() {
     let world = World::new(&["alice"]).await;
     let room = world.room(0).await;

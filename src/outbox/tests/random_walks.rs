@@ -30,10 +30,11 @@ async fn walk(seed: u64) {
     }
     let mut dice = Dice(seed);
     let mut said: [Vec<String>; 2] = [Vec::new(), Vec::new()];
+    let mut came = BTreeSet::new();
     for step in 0..60 {
         let server = SERVERS[dice.roll(3) as usize];
         world.storage.misbehave(Faults::NONE);
-        match dice.roll(10) {
+        match dice.roll(11) {
             0..5 => {
                 let room = dice.roll(2) as usize;
                 let text = format!("room {room} text {step}");
@@ -44,6 +45,12 @@ async fn walk(seed: u64) {
             6 => world.network.mood(server, Mood::Mute),
             7 => world.network.mood(server, Mood::Good),
             8 => world.clock.advance(Duration::from_secs(1 << dice.roll(8))),
+            9 => {
+                let user = format!("@u{step}:e.example");
+                let room = &rooms[dice.roll(2) as usize];
+                world.far_join_through_us(room, &user).await;
+                came.insert(user);
+            }
             _ => world.restart(seed ^ step),
         }
         world.storage.misbehave(Faults {
@@ -72,6 +79,12 @@ async fn walk(seed: u64) {
         world.send_all().await;
     }
     for server in SERVERS {
+        let pdus = world.network.all(server, "pdus").into_iter();
+        let told: BTreeSet<_> = pdus
+            .filter(|pdu| pdu["type"] == "m.room.member")
+            .filter_map(|pdu| pdu["sender"].as_str().map(ToOwned::to_owned))
+            .collect();
+        assert_eq!(told, came, "{server}, seed {seed}");
         let bodies = world.network.bodies(server);
         for (room, said) in said.iter().enumerate() {
             let mut seen = BTreeSet::new();

@@ -54,7 +54,8 @@ pub struct EventHeader {
     pub visibility: Visibility,
     /// The root of the thread it belongs to, by its own relation or by that of what it relates to.
     pub thread: Option<EventNumber>,
-    /// For an event of ours: who may see its transaction id.
+    /// For an event of ours: who may see its transaction id. For one of another server that we tell the others:
+    /// [`Sent::passed_on`].
     pub sent: Option<Sent>,
     /// What it redacts, if it is a redaction.
     pub redacts: Option<String>,
@@ -70,6 +71,24 @@ pub struct Sent {
     pub device: NameHash,
     /// Shown to that device only, as `unsigned.transaction_id`; a delay id to its sender only, as `delay_id`.
     pub transaction_id: String,
+}
+
+impl Sent {
+    /// Says of an event of another server that it came into the room through us: no device sent it.
+    pub fn passed_on() -> Self {
+        Self {
+            device: NameHash::NONE,
+            transaction_id: String::new(),
+        }
+    }
+}
+
+impl EventHeader {
+    /// Whether the event is of another server, and came into the room through us.
+    pub fn is_passed_on(&self) -> bool {
+        let device = self.sent.as_ref().map(|sent| sent.device);
+        device == Some(NameHash::NONE)
+    }
 }
 
 /// A room's `m.room.history_visibility`; anything unknown counts as `shared`, as the spec says.

@@ -86,10 +86,11 @@ impl Judging<'_> {
         })
     }
 
-    /// The device of ours that sent the event, and its transaction.
+    /// The device of ours that sent the event, and its transaction; or that we tell the others.
     fn sent(&self) -> Option<Sent> {
         match self.way {
             Way::Ours(group) => group.drafts.first()?.sent.clone(),
+            Way::HandedOver => Some(Sent::passed_on()),
             _ => None,
         }
     }
