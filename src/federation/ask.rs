@@ -19,6 +19,18 @@ use config::{Class, Direction};
 /// What we are called.
 const AGENT: &str = concat!("Chapar/", env!("CARGO_PKG_VERSION"));
 
+/// What a server says with a status of 500 or more that does its work: that what is asked for is not there, or too
+/// large to be passed on ([spec]). Strangers can have us ask for such things.
+///
+/// [spec]: https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1mediadownloadmediaid
+const ANSWERS: [&str; 5] = [
+    "M_NOT_YET_UPLOADED",
+    "M_NOT_FOUND",
+    "M_TOO_LARGE",
+    "M_FORBIDDEN",
+    "M_UNRECOGNIZED",
+];
+
 /// How much the answer to a request may take, and whether it is worth asking a server that did not answer
 /// lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +89,9 @@ pub enum Failure {
     /// The server refuses.
     #[error("the server refuses: {0}")]
     Refused(Refusal),
+    /// The server's answer has more bytes than these.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
     /// What the server answers is not what it should.
     #[error("the server's answer is not what it should be: {0}")]
     BadAnswer(String),
@@ -117,6 +132,11 @@ impl Refusal {
         let code = self.errcode();
         let unknown = matches!(self.status.as_u16(), 404 | 405);
         code == "M_UNRECOGNIZED" || unknown && code.is_empty()
+    }
+
+    /// Whether the server is not able to answer, rather than not willing.
+    fn is_failure(&self) -> bool {
+        self.status.is_server_error() && !ANSWERS.contains(&self.errcode())
     }
 
     fn text(&self, name: &str) -> &str {
@@ -291,6 +311,7 @@ impl Federation {
         match fetched.await {
             Ok(Ok(answer)) if answer.status() == StatusCode::OK => Ok(answer),
             Ok(Ok(answer)) => Err(Failure::Refused(Refusal::of(&answer))),
+            Ok(Err(Broken::TooLarge(bytes))) => Err(Failure::TooLarge(bytes)),
             Ok(Err(broken)) => Err(Failure::Unreachable(broken.to_string())),
             Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
         }
@@ -404,19 +425,15 @@ impl Federation {
                 return Err(Failure::Unreachable(why));
             }
             Err(Broken::Forbidden(why)) => return Err(Failure::Unreachable(why)),
-            Err(too_large @ Broken::TooLarge(_)) => {
-                return Err(Failure::BadAnswer(too_large.to_string()));
-            }
+            Err(Broken::TooLarge(bytes)) => return Err(Failure::TooLarge(bytes)),
         };
-        if answer.status().is_server_error() {
+        let refusal = (answer.status().as_u16() >= 300).then(|| Refusal::of(&answer));
+        if refusal.as_ref().is_some_and(Refusal::is_failure) {
             self.failed(to, began).await;
         } else {
             self.answered(to).await;
         }
-        if answer.status().as_u16() >= 300 {
-            return Err(Failure::Refused(Refusal::of(&answer)));
-        }
-        Ok(answer)
+        refusal.map_or(Ok(answer), |refusal| Err(Failure::Refused(refusal)))
     }
 }
 

@@ -200,6 +200,99 @@ async fn servers_that_do_not_know_the_new_path_are_asked_by_the_old_one() {
     }
 }
 
+/// A file that its server answers in parts.
+fn in_parts(file: &[u8]) -> Response<Bytes> {
+    let body = [&b"--a\r\n\r\n{}\r\n--a\r\n\r\n"[..], file, b"\r\n--a--"].concat();
+    let answer = Response::builder().header("content-type", "multipart/mixed; boundary=a");
+    answer.body(body.into()).unwrap()
+}
+
+#[tokio::test]
+async fn servers_that_never_answer_hold_up_nobody_else() {
+    let world = std::sync::Arc::new(world().await);
+    let uri = upload(&world, "", b"file").await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let server = ServerName::parse(format!("tar{number}.example")).unwrap();
+        world.network.hush(&server);
+        for file in 0..3 {
+            let (world, server) = (std::sync::Arc::clone(&world), server.clone());
+            waiting.spawn(async move { download(&world, &format!("{server}/{file}")).await });
+        }
+    }
+    let asked = || -> usize {
+        let servers = (0..12).map(|number| ServerName::parse(format!("tar{number}.example")));
+        let of = servers.map(|server| of_media(&world, &server.unwrap()));
+        of.sum()
+    };
+    while asked() < 24 {
+        tokio::task::yield_now().await;
+    }
+    let soon = Duration::from_secs(20);
+    let answer = tokio::time::timeout(soon, download(&world, &uri)).await;
+    assert_eq!(answer.expect("it waits behind others").body(), "file");
+    assert_eq!(asked(), 24, "two of each at a time");
+    assert!(waiting.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn more_than_so_many_do_not_wait_for_one_server() {
+    let world = std::sync::Arc::new(world().await);
+    let server = server_name!("tar.example");
+    world.network.hush(server);
+    let mut waiting = tokio::task::JoinSet::new();
+    for file in 0..101 {
+        let world = std::sync::Arc::clone(&world);
+        waiting.spawn(async move { download(&world, &format!("tar.example/{file}")).await });
+    }
+    let refused = waiting.join_next().await.unwrap().unwrap();
+    assert_eq!(refused.status(), 503);
+    assert_eq!(waiting.len(), 100);
+}
+
+#[tokio::test]
+async fn a_large_file_is_fetched_in_a_second_go() {
+    let world = world().await;
+    let server = server_name!("large.example");
+    let file = vec![b'x'; 10 << 20];
+    let told = file.clone();
+    world.network.play(server, move |_| in_parts(&told));
+    let answer = download(&world, "large.example/id").await;
+    assert_eq!(answer.status(), 200);
+    assert!(answer.body() == &file[..]);
+    assert_eq!(of_media(&world, server), 2);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_yet_says_nothing_against_its_server() {
+    let world = world().await;
+    let server = server_name!("slow.example");
+    let not_yet = r#"{"errcode":"M_NOT_YET_UPLOADED","error":"Not yet"}"#;
+    let unwell = r#"{"errcode":"M_UNKNOWN","error":"Internal server error"}"#;
+    for (number, (status, body, told, left_alone)) in [
+        (504, not_yet, 504, false),
+        (
+            502,
+            r#"{"errcode":"M_TOO_LARGE","error":"Too large"}"#,
+            413,
+            false,
+        ),
+        (500, unwell, 502, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.network.play(server, move |_| {
+            let answer = Response::builder().status(status);
+            answer.body(Bytes::from(body)).unwrap()
+        });
+        let answer = download(&world, &format!("slow.example/{number}")).await;
+        assert_eq!(answer.status(), told, "{body}");
+        let until = world.a.federation.backing_off(server);
+        assert_eq!(until.is_some(), left_alone, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_file_or_too_much_of_one_is_not_kept() {
     let world = world().await;

@@ -274,5 +274,5 @@ async fn answers_that_are_too_long_or_none_are_failures() {
         http::Response::new(vec![b' '; 5 << 20].into())
     });
     let answer = a.federation.ask(far_name(), version, Patience::QUERY).await;
-    assert!(matches!(answer, Err(Failure::BadAnswer(_))), "{answer:?}");
+    assert!(matches!(answer, Err(Failure::TooLarge(_))), "{answer:?}");
 }
