@@ -1,8 +1,10 @@
 //! Works off what changes of people leave to be done in rooms: new names in member events, the leaving of
 //! those whose accounts were closed, and word of new devices.
 //!
-//! Every step may be repeated: a member event that says what is there already is not sent again. A job is
+//! Some go on side by side ([`under_way`]). Every step may be repeated: a member event that says what is there already is not sent again. A job is
 //! done when its row is deleted on the condition that nobody has asked again meanwhile.
+
+mod under_way;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -15,6 +17,7 @@ use storage::{
 };
 use users::job::{self, UserJob};
 
+use self::under_way::UnderWay;
 use crate::{
     Draft, Group, Rooms, Said,
     directory::LOOK_AGAIN,
@@ -28,7 +31,7 @@ use crate::{
     writer::{DROP_GENERATION, OldGeneration, drop_generation},
 };
 
-/// Jobs that are looked at together.
+/// Jobs that are read together.
 const JOBS_AT_ONCE: usize = 1_000;
 /// Somebody may have left a job before anybody listened: look at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -37,37 +40,77 @@ const FIRST_RETRY: u64 = 1_000;
 const LATEST_RETRY: u64 = 60 * 60 * 1_000;
 
 impl Rooms {
-    /// Works off jobs until `stop` is done.
+    /// Works off jobs until `stop` is done, some of them side by side.
     pub async fn work_off_jobs(&self, stop: impl Future<Output = ()>) {
         let subscription = self.storage().subscribe(&[Topic::Jobs]);
+        let mut under_way = UnderWay::default();
+        let mut look = true;
         tokio::pin!(stop);
         loop {
-            if let Err(error) = self.work_off_due_jobs().await {
-                tracing::error!(%error, "jobs cannot be worked off");
+            if look && let Err(error) = self.find_due_jobs(&mut under_way).await {
+                tracing::error!(%error, "jobs cannot be read");
             }
+            under_way.begin(self);
             tokio::select! {
-                _ = subscription.woken() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = &mut stop => return,
+                _ = subscription.woken() => look = true,
+                Some(done) = under_way.ended() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, "a job cannot be worked off");
+                    }
+                    look = under_way.wants_more();
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => look = true,
+                () = &mut stop => break,
             }
         }
+        under_way.stop().await;
     }
 
     /// Works off every job that is due, and on a new day what is left of old ones.
+    #[cfg(test)]
     pub(crate) async fn work_off_due_jobs(&self) -> error::Result<()> {
+        let mut under_way = UnderWay::default();
+        self.find_due_jobs(&mut under_way).await?;
+        under_way.begin(self);
+        while let Some(done) = under_way.ended().await {
+            done?;
+            if under_way.wants_more() {
+                self.find_due_jobs(&mut under_way).await?;
+            }
+            under_way.begin(self);
+        }
+        Ok(())
+    }
+
+    /// Finds the jobs that are due, and on a new day takes away what is left of old ones.
+    async fn find_due_jobs(&self, under_way: &mut UnderWay) -> error::Result<()> {
         let today = OnceKey::day_of(self.now());
         if self.0.swept_day.swap(today, Ordering::Relaxed) != today {
             self.storage().remove_old_once_keys(today).await?;
         }
-        let snapshot = self.snapshot().await?;
-        let range = Range::prefix(&()).limit(JOBS_AT_ONCE);
-        let rows = snapshot.multi_range(&schema::JOB_BY_ID, &[range]).await?;
-        for (id, row) in rows.into_iter().flatten() {
-            if row.value.not_before_ts <= self.now() {
-                self.work_off(id, &row).await?;
+        under_way.begin_to_add();
+        let mut range = Range::prefix(&()).limit(JOBS_AT_ONCE);
+        loop {
+            let snapshot = self.snapshot().await?;
+            let rows = snapshot.multi_range(&schema::JOB_BY_ID, &[range]).await?;
+            let rows: Vec<_> = rows.into_iter().flatten().collect();
+            let last = rows.last().map(|(id, _)| *id);
+            let more = rows.len() == JOBS_AT_ONCE;
+            for (id, row) in rows {
+                if row.value.not_before_ts > self.now() {
+                    continue;
+                }
+                match row.value.kind.as_str() {
+                    // It takes long, and is known to have begun.
+                    FILL => self.fill_beside(id, &row),
+                    _ => under_way.add(id, row),
+                }
+            }
+            match last.filter(|_| more) {
+                Some(last) => range = Range::prefix(&()).after(&last).limit(JOBS_AT_ONCE),
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     async fn work_off(&self, id: NameHash, row: &Found<JobRow>) -> error::Result<()> {
@@ -96,10 +139,6 @@ impl Rooms {
                     Ok(()) => Ok(()),
                     failed => self.end_row(id, row, failed).await,
                 };
-            }
-            FILL => {
-                self.fill_beside(id, row);
-                return Ok(());
             }
             _ => return Ok(()),
         };
@@ -208,6 +247,14 @@ impl Rooms {
             .map(|row| UserId::parse(&row.value.user_id).map_err(error::internal))
             .transpose()
     }
+}
+
+/// Whether this server does a job of this kind by itself, without waiting for another one.
+fn is_own(kind: &str) -> bool {
+    matches!(
+        kind,
+        job::DEVICE_LIST | CARRY_OVER | LOOK_AGAIN | DROP_GENERATION | PURGE
+    )
 }
 
 /// Whether the same may go well later: something is broken, away, or asked too often.

@@ -32,6 +32,8 @@ pub(crate) const FILL: &str = "fill partial room";
 
 /// Servers that are remembered, and asked in turn.
 const SERVERS_MAX: usize = 20;
+/// So many rooms are told at once; the others wait until it is looked for jobs again.
+const FILLED_AT_ONCE: usize = 1_000;
 /// Servers that hear of what happens meanwhile though none of their people is known.
 const TOLD_MAX: usize = 3_000;
 
@@ -129,8 +131,11 @@ impl Rooms {
     /// Works off a [`FILL`] beside other jobs, as it may take long. Begun a second time, it goes on.
     pub(crate) fn fill_beside(&self, id: NameHash, row: &Found<JobRow>) {
         let name = self.storage().hash(FILL, [&id.0[..], &row.raw].concat());
-        if !self.filling().lock().insert(name) {
-            return;
+        {
+            let mut filling = self.filling().lock();
+            if filling.len() >= FILLED_AT_ONCE || !filling.insert(name) {
+                return;
+            }
         }
         let (rooms, row) = (self.clone(), row.clone());
         tokio::spawn(async move {

@@ -186,10 +186,12 @@ impl Rooms {
     pub(crate) async fn purge_some(&self, id: NameHash, row: &Found<JobRow>) -> error::Result<()> {
         let mut purge: Purge = postcard::from_bytes(&row.value.body).map_err(error::internal)?;
         let mut raw = row.raw.clone();
-        for _ in 0..COMMITS_AT_ONCE {
+        for turn in 1..=COMMITS_AT_ONCE {
             let Step { mut batch, next } = self.purge_step(&purge, id).await?;
             batch.expect_equals(&schema::JOB_BY_ID, &id, &raw);
-            batch.wake(Topic::Jobs);
+            if next.is_none() || turn == COMMITS_AT_ONCE {
+                batch.wake(Topic::Jobs);
+            }
             match next {
                 Some(stage) => {
                     purge.stage = stage;

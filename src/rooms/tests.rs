@@ -10,6 +10,7 @@
 mod cost;
 mod delayed;
 mod directory;
+mod jobs;
 mod nearest;
 pub(crate) mod people;
 mod policy_server;

@@ -11,6 +11,7 @@ use ruma::{
     OwnedEventId, OwnedUserId, RoomVersionId, ServerName, api::federation::event::get_event,
 };
 use serde_json::{Value, json};
+use storage::{Position, Range, schema};
 
 use super::far::{FAR, NEAR, Policy, World, policy_key, policy_of, raw};
 
@@ -353,4 +354,41 @@ async fn a_policy_is_not_for_it_and_old_events_are_not_either() {
     assert_eq!(world.asked_to_sign(), asked);
     world.look().await;
     world.say("free").await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_it_holds_up_no_news_of_devices() {
+    let world = guarded(RoomVersionId::V11).await;
+    world.network.hush(FAR.try_into().unwrap());
+    let asked = world.asked_to_sign();
+    let me = world
+        .client(Method::GET, "/account/whoami", &Value::Null)
+        .await;
+    let path = format!("/profile/@alice:{NEAR}/displayname");
+    let name = json!({ "displayname": "Al" });
+    assert_eq!(world.client(Method::PUT, &path, &name).await, json!({}));
+    // The job that tells the room does not get an answer.
+    while world.asked_to_sign() == asked {
+        tokio::task::yield_now().await;
+    }
+    let news = || {
+        let snapshot = world.server.storage.snapshot(Position::START);
+        async {
+            let all = [Range::prefix(&())];
+            let snapshot = snapshot.await.unwrap();
+            let rows = snapshot.multi_range(&schema::DEVICE_NEWS_BY_DESTINATION, &all);
+            let rows = rows.await.unwrap().remove(0).into_iter();
+            rows.map(|(_, row)| row.value.position).collect::<Vec<_>>()
+        }
+    };
+    let before = news().await;
+    let path = format!("/devices/{}", me["device_id"].as_str().unwrap());
+    let name = json!({ "display_name": "Phone" });
+    assert_eq!(world.client(Method::PUT, &path, &name).await, json!({}));
+    let mut tries = 0;
+    while news().await == before {
+        tries += 1;
+        assert!(tries < 10_000, "it waits behind the other one");
+        tokio::task::yield_now().await;
+    }
 }
