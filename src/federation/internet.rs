@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Uri, header, uri};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
@@ -222,6 +222,10 @@ fn redirected(from: &Uri, location: &str) -> Option<Uri> {
 
 /// Reads a body that may have so many bytes.
 async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Broken> {
+    // Some say before how long it is.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Broken::TooLarge(limit));
+    }
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|fault| Broken::Unreachable(chain(&fault)))?;

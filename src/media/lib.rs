@@ -15,6 +15,7 @@ mod remote;
 #[cfg(test)]
 mod tests;
 mod thumbnail;
+mod turns;
 mod upload;
 
 use std::{
@@ -31,7 +32,7 @@ use storage::{
     schema::MediaRow,
 };
 
-use self::{files::Files, remote::Fetching, thumbnail::Workshop};
+use self::{files::Files, thumbnail::Workshop, turns::Fetching};
 pub use self::{
     find::Stored,
     pending::Created,

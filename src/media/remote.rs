@@ -1,13 +1,12 @@
 //! Files of other servers: fetched when somebody here asks for one, and kept like our own
 //! ([spec](https://spec.matrix.org/v1.19/server-server-api/#content-repository)).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use error::Result;
 use federation::{Failure, Patience};
 use http::{HeaderMap, Response, StatusCode, header};
-use quick_cache::sync::Cache;
 use ruma::{
     ServerName,
     api::{
@@ -20,18 +19,14 @@ use storage::{
     Batch, NameHash, ShortUserId, Topic,
     schema::{MEDIA_BY_HASH, MediaRow, MediaState, UploadedRow},
 };
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::{Mutex, Semaphore},
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    Described, Media, Stored,
+    files::FileId,
+    not_there,
+    turns::{Guest, SMALL, Size, Turn},
 };
-
-use crate::{Described, Media, Stored, files::FileId, not_there};
-
-/// How many files are fetched at a time: each is in memory until it has come in whole.
-const FETCHERS: usize = 8;
-
-/// How many files are known to be fetched right now; who asks for one of them waits for it.
-const TURNS: usize = 4_096;
 
 /// What may be around a file in an answer, in bytes.
 const AROUND: usize = 64 << 10;
@@ -41,21 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Stands for the user of a file that nobody here has uploaded.
 const NOBODY: ShortUserId = ShortUserId([0; 8]);
-
-/// Who fetches what.
-pub(crate) struct Fetching {
-    fetchers: Semaphore,
-    turns: Cache<NameHash, Arc<Mutex<()>>>,
-}
-
-impl Default for Fetching {
-    fn default() -> Self {
-        Self {
-            fetchers: Semaphore::new(FETCHERS),
-            turns: Cache::new(TURNS),
-        }
-    }
-}
 
 /// A file as it came from another server.
 struct Fetched {
@@ -70,7 +50,7 @@ impl Media {
     ///
     /// 404 `M_NOT_FOUND` if its server does not have it, 504 `M_NOT_YET_UPLOADED` if it is yet to come, 413
     /// `M_TOO_LARGE`, 403 `M_FORBIDDEN` if we do not talk to the server about files, 502 `M_UNKNOWN` if it cannot
-    /// be asked.
+    /// be asked, 503 `M_UNKNOWN` if too much of it is asked for at once.
     pub(crate) async fn fetch(
         &self,
         server: &ServerName,
@@ -82,23 +62,43 @@ impl Media {
             return Ok(stored);
         }
         let fetching = &self.0.fetching;
-        let new = || Ok::<_, std::convert::Infallible>(Arc::default());
-        let turn = match fetching.turns.get_or_insert_with(&hash, new) {
-            Ok(turn) => turn,
-            Err(never) => match never {},
-        };
-        let _turn = turn.lock().await;
+        let guest = fetching.enter(server)?;
+        let file = fetching.file(hash);
+        let _file = file.lock().await;
         if let Some(stored) = self.find_fetched(hash).await? {
             return Ok(stored);
         }
-        let _fetcher = fetching.fetchers.acquire().await.map_err(error::internal)?;
-        let fetched = self
-            .fetch_new(server, media_id, patience)
-            .await
-            .map_err(|failure| self.refusal(server, failure))?;
+        let (fetched, _turn) = self
+            .fetch_in_turn(&guest, server, media_id, patience)
+            .await?;
         let stored = self.keep_fetched(hash, media_id, fetched).await;
-        fetching.turns.remove(&hash);
+        fetching.forget(hash);
         stored
+    }
+
+    /// Fetches a file in the belief that it is small, and once more if it is not: most are, and many of them
+    /// fit into memory.
+    async fn fetch_in_turn<'a>(
+        &self,
+        guest: &Guest<'a>,
+        server: &ServerName,
+        media_id: &str,
+        wait: Duration,
+    ) -> Result<(Fetched, Turn<'a>)> {
+        let largest = self.0.settings.max_upload_size.as_usize();
+        let largest = largest.saturating_add(AROUND);
+        let small = largest.min(SMALL);
+        let mut turn = guest.turn(Size::Small).await?;
+        let mut fetched = self.fetch_new(server, media_id, wait, small).await;
+        if let Err(Failure::TooLarge(_)) = fetched
+            && small < largest
+        {
+            drop(turn);
+            turn = guest.turn(Size::Large).await?;
+            fetched = self.fetch_new(server, media_id, wait, largest).await;
+        }
+        let fetched = fetched.map_err(|failure| self.refusal(server, failure))?;
+        Ok((fetched, turn))
     }
 
     async fn find_fetched(&self, hash: NameHash) -> Result<Option<Stored>> {
@@ -116,15 +116,11 @@ impl Media {
         server: &ServerName,
         media_id: &str,
         wait: Duration,
+        bytes: usize,
     ) -> Result<Fetched, Failure> {
         let patience = Patience {
             time: Some(PATIENCE.saturating_add(wait)),
-            bytes: self
-                .0
-                .settings
-                .max_upload_size
-                .as_usize()
-                .saturating_add(AROUND),
+            bytes,
             ..Patience::QUERY
         };
         let mut question = get_content::v1::Request::new(media_id.to_owned());
