@@ -12,6 +12,7 @@ mod page;
 
 use std::sync::Arc;
 
+use pdu::canonical;
 use ruma::events::StateEventType;
 use storage::{
     Batch, CommitError, ShortRoomId, Storage, Topic, Value,
@@ -101,6 +102,12 @@ impl Rooms {
         }
         Ok(())
     }
+}
+
+/// Whether a room may have people of other servers in it, by the content of its `m.room.create`; it is shown to
+/// other servers only then.
+pub(crate) fn federates(create: &[u8]) -> bool {
+    canonical::member(create, "m.federate").is_none_or(|value| value == b"true")
 }
 
 /// Leaves the job of listing a room anew, since not all that changes of it is in this batch.

@@ -18,7 +18,7 @@ pub(super) async fn get_public_rooms(
         return directory::written(&DirectoryPage::default());
     }
     let query = directory::query(call.since.as_deref(), call.limit)?;
-    directory::written(&server.rooms.public_rooms(&query).await?)
+    directory::written(&server.rooms.public_rooms_for_servers(&query).await?)
 }
 
 /// [`POST /_matrix/federation/v1/publicRooms`](https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1publicrooms).
@@ -31,5 +31,5 @@ pub(super) async fn get_public_rooms_filtered(
     }
     let query = directory::query(call.since.as_deref(), call.limit)?;
     let query = directory::filtered(query, &call.filter);
-    directory::written(&server.rooms.public_rooms(&query).await?)
+    directory::written(&server.rooms.public_rooms_for_servers(&query).await?)
 }

@@ -2,11 +2,14 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use futures_util::future::try_join_all;
+use ruma::events::StateEventType;
 use storage::{
     Range, Reads, ShortRoomId, Snapshot,
     schema::{self, DirectoryRow},
 };
 
+use super::federates;
 use crate::{Room, Rooms, fold::fold};
 
 /// Rooms that are read together.
@@ -134,6 +137,36 @@ impl Rooms {
             prev,
             total: total.map_or(0, |count| u64::try_from(count.value.0).unwrap_or(0)),
         })
+    }
+}
+
+impl Rooms {
+    /// A page of the directory for other servers: as [`Rooms::public_rooms`], without the rooms that are for our
+    /// people alone. The page may be shorter for that, and the total counts them. One round trip more.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn public_rooms_for_servers(
+        &self,
+        query: &DirectoryQuery,
+    ) -> error::Result<DirectoryPage> {
+        let mut page = self.public_rooms(query).await?;
+        let snapshot = self.snapshot().await?;
+        let create = [(StateEventType::RoomCreate, String::new())];
+        let rooms: Vec<_> = page.rooms.iter().map(|(room, _)| room).collect();
+        let states = snapshot.gathered(async |snapshot| {
+            let states = rooms
+                .iter()
+                .map(|room| room.current_state(self, &snapshot, &create));
+            try_join_all(states).await
+        });
+        let mut open = states.await?.into_iter().map(|(_, state)| {
+            let mut create = state.values();
+            create.all(|create| federates(create.pdu.content_bytes()))
+        });
+        page.rooms.retain(|_| open.next().unwrap_or(false));
+        Ok(page)
     }
 }
 

@@ -14,7 +14,7 @@ use storage::{
 
 use crate::{
     ReadEvent, Room, Rooms, Viewer,
-    directory::{SHOWN, show},
+    directory::{SHOWN, federates, show},
     membership_of,
     restricted::{self, JoinRules},
     writer::flat_key,
@@ -184,6 +184,11 @@ impl Rooms {
             room.current_state(self, snapshot, &keys),
         )
         .await?;
+        let create = state.get(&(StateEventType::RoomCreate, String::new()));
+        let closed = create.is_some_and(|create| !federates(create.pdu.content_bytes()));
+        if closed && matches!(who, Who::Server(_)) {
+            return Ok(None);
+        }
         let mut summary = RoomSummary {
             room_id: room.room_id.clone(),
             room_version: room.rules.version().to_owned(),
