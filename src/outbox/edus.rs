@@ -234,7 +234,7 @@ impl Outbox {
                 continue;
             }
             let hash = self.storage().server_hash(server);
-            if let Some(lane) = lanes.lane(server, hash) {
+            if let Some(lane) = lanes.lane(server, hash, || false) {
                 lane.ephemeral.add(news);
                 lanes.schedule(server);
             }

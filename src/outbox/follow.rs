@@ -26,6 +26,8 @@ const AT_ONCE: usize = 100;
 const LEFT_AT_ONCE: usize = 1_000;
 /// How far the stream was read is stored so often, in milliseconds.
 const SAVE_EVERY: u64 = 1_000;
+/// What was left for servers that had no lane is read again so often at most, in milliseconds.
+const AGAIN_EVERY: u64 = 10 * 60 * 1_000;
 
 /// How far what is to be told was read.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Following {
     saved_ts: u64,
     /// Where what was left is read on.
     left: Position,
+    /// Not before this time it is read from the beginning again, in milliseconds since 1970.
+    again_ts: u64,
 }
 
 impl Default for Following {
@@ -50,6 +54,7 @@ impl Default for Following {
             raw: None,
             saved_ts: 0,
             left: Position::START,
+            again_ts: 0,
         }
     }
 }
@@ -98,8 +103,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Lets lanes know that something was left for them.
+    /// Lets lanes know that something was left for them; now and then again from the beginning, if there was no
+    /// lane for some of it.
     async fn take_left(&self, following: &mut Following) -> error::Result<()> {
+        let due = following.again_ts <= self.now();
+        if due && std::mem::take(&mut self.0.lanes.lock().left_out) {
+            following.left = Position::START;
+            following.again_ts = self.now().saturating_add(AGAIN_EVERY);
+        }
         while self.read_left(following, false).await? {}
         Ok(())
     }
@@ -114,20 +125,26 @@ impl Outbox {
             .multi_range(&DESTINATION_BY_POSITION, &[range])
             .await?;
         let rows: Vec<_> = rows.into_iter().flatten().collect();
+        let federation = &self.0.parts.federation;
         let mut lanes = self.0.lanes.lock();
         for (position, row) in &rows {
             if let Ok(server) = ServerName::parse(&row.value.name) {
                 let hash = self.storage().server_hash(&server);
-                let Some(lane) = lanes.lane(&server, hash) else {
-                    // Others have to go first.
-                    return Ok(false);
-                };
-                lane.left.push(*position);
-                lane.durable = true;
-                if start && lane.late.is_none() {
-                    lane.late = Some(Late::default());
+                let away = || federation.backing_off(&server).is_some();
+                match lanes.lane(&server, hash, away) {
+                    Some(lane) => {
+                        if let Err(at) = lane.left.binary_search(position) {
+                            lane.left.insert(at, *position);
+                            lane.durable = true;
+                        }
+                        if start && lane.late.is_none() {
+                            lane.late = Some(Late::default());
+                        }
+                        lanes.schedule(&server);
+                    }
+                    // Others are not kept waiting for that.
+                    None => lanes.left_out = true,
                 }
-                lanes.schedule(&server);
             }
             following.left = *position;
         }
@@ -145,6 +162,7 @@ impl Outbox {
         let tellings = self.tellings(&snapshot, &records, following.stream).await?;
         let (mut parkings, mut emptied) = (Vec::new(), Vec::new());
         {
+            let federation = &self.0.parts.federation;
             let mut lanes = self.0.lanes.lock();
             for telling in &tellings {
                 for server in &telling.servers {
@@ -156,7 +174,8 @@ impl Outbox {
                         room: event.room,
                         from: event.place,
                     };
-                    match lanes.put(server, hash, event, position) {
+                    let away = || federation.backing_off(server).is_some();
+                    match lanes.put(server, hash, event, position, away) {
                         Put::Done => {}
                         Put::Park => parkings.push(park(&event)),
                         Put::ParkAll => {

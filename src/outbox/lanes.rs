@@ -1,6 +1,6 @@
 //! The lanes: for each server what waits for it, as far as that is in memory.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use pdu::EventNumber;
 use ruma::{OwnedServerName, ServerName};
@@ -8,7 +8,7 @@ use storage::{NameHash, Position, ShortRoomId, schema::Place};
 
 use crate::edus::Ephemeral;
 
-/// So many servers have lanes at once. What is for others waits in storage for one.
+/// So many servers have lanes at once. What is for others lies in storage, and is read again after a while.
 const LANES_MAX: usize = 50_000;
 /// So many events wait in one lane, and in all together; a lane with more is late.
 const QUEUE_MAX: usize = 500;
@@ -22,16 +22,43 @@ const KNOWN_MAX: usize = 10_000;
 /// [spec]: https://spec.matrix.org/v1.19/server-server-api/#transactions
 pub(crate) const PDUS_MAX: usize = 50;
 
+/// So many servers are sent to at once that answer in time, and so many that are known not to.
+const QUICK_AT_ONCE: usize = 128;
+const SLOW_AT_ONCE: usize = 32;
+/// So many that turn out to be slow while they are sent to make room for others.
+const OVERDUE_MAX: usize = 512;
+/// So many servers are known to be slow.
+const SLOW_MAX: usize = 50_000;
+/// So many lanes are looked at for one that can give up its place.
+const LOOKED_AT_MAX: usize = 16;
+
 /// All lanes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: HashMap<OwnedServerName, Lane>,
-    /// Lanes with something to send, by when they may, in the order in which they came.
-    waiting: BTreeMap<(u64, u64), OwnedServerName>,
-    /// The number of the next that comes.
+    /// So many there are at once.
+    pub(crate) most: usize,
+    /// Those that answer in time, and those that do not: they do not wait for each other.
+    quick: Line,
+    slow: Line,
+    /// Servers that did not answer in time.
+    known_slow: BTreeSet<OwnedServerName>,
+    /// The number of the next that waits.
     next: u64,
     /// Events in all lanes.
     queued: usize,
+    /// Something was left for a server that has no lane: it has to be read again.
+    pub(crate) left_out: bool,
+}
+
+/// Lanes that wait for their turn to send.
+#[derive(Debug)]
+struct Line {
+    /// So many send at once.
+    at_once: usize,
+    sending: usize,
+    /// Those with something to send, by when they may, in the order in which they came.
+    waiting: BTreeMap<(u64, u64), OwnedServerName>,
 }
 
 /// What waits for one server.
@@ -57,6 +84,8 @@ pub(crate) struct Lane {
     not_before: u64,
     /// Somebody sends to it.
     sending: bool,
+    /// Its server does not answer in time: in which line it stands.
+    slow: bool,
     /// Where it stands among those who wait.
     waits: Option<(u64, u64)>,
     /// The position of the last event that was put into it.
@@ -115,6 +144,7 @@ impl Lane {
             most: PDUS_MAX,
             not_before: 0,
             sending: false,
+            slow: false,
             waits: None,
             taken: Position::START,
         }
@@ -138,32 +168,103 @@ impl Late {
     }
 }
 
+impl Line {
+    fn new(at_once: usize) -> Self {
+        Self {
+            at_once,
+            sending: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// When the first of those who wait may send, if another one may begin.
+    fn next_due(&self) -> Option<u64> {
+        let first = self.waiting.keys().next().map(|(due, _)| *due);
+        first.filter(|_| self.sending < self.at_once)
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            lanes: HashMap::new(),
+            most: LANES_MAX,
+            quick: Line::new(QUICK_AT_ONCE),
+            slow: Line::new(SLOW_AT_ONCE),
+            known_slow: BTreeSet::new(),
+            next: 0,
+            queued: 0,
+            left_out: false,
+        }
+    }
+}
+
 impl Lanes {
     pub(crate) fn get_mut(&mut self, server: &ServerName) -> Option<&mut Lane> {
         self.lanes.get_mut(server)
     }
 
-    /// The lane of a server, a new one if need be; none if there are too many.
-    pub(crate) fn lane(&mut self, server: &ServerName, hash: NameHash) -> Option<&mut Lane> {
+    /// The lane of a server, a new one if need be. If there are too many, the one gives up its place that would
+    /// wait longest, unless this server is `away` too: then there is none.
+    pub(crate) fn lane(
+        &mut self,
+        server: &ServerName,
+        hash: NameHash,
+        away: impl FnOnce() -> bool,
+    ) -> Option<&mut Lane> {
         if !self.lanes.contains_key(server) {
-            if self.lanes.len() >= LANES_MAX {
+            if self.lanes.len() >= self.most && (away() || !self.make_room()) {
                 return None;
             }
-            self.lanes.insert(server.to_owned(), Lane::new(hash));
+            let mut lane = Lane::new(hash);
+            lane.slow = self.known_slow.contains(server);
+            self.lanes.insert(server.to_owned(), lane);
         }
         self.lanes.get_mut(server)
     }
 
-    /// Puts an event into the lane of a server.
+    /// Takes away a lane that has to wait, and of which everything lies in storage.
+    fn make_room(&mut self) -> bool {
+        let mut last: Vec<_> = [&self.quick, &self.slow]
+            .into_iter()
+            .flat_map(|line| line.waiting.iter().rev().take(LOOKED_AT_MAX))
+            .filter(|((due, _), _)| *due > 0)
+            .collect();
+        last.sort_unstable_by(|one, other| other.cmp(one));
+        let stored = |server: &OwnedServerName| {
+            let lane = self.lanes.get(server);
+            lane.is_some_and(|lane| lane.queue.is_empty())
+        };
+        let found = last.into_iter().find(|(_, server)| stored(server));
+        let Some((key, server)) = found.map(|(key, server)| (*key, server.clone())) else {
+            return false;
+        };
+        if let Some(lane) = self.lanes.remove(&server) {
+            self.line(lane.slow).waiting.remove(&key);
+        }
+        self.left_out = true;
+        true
+    }
+
+    fn line(&mut self, slow: bool) -> &mut Line {
+        if slow {
+            &mut self.slow
+        } else {
+            &mut self.quick
+        }
+    }
+
+    /// Puts an event into the lane of a server; see [`Lanes::lane`] for whether it is `away`.
     pub(crate) fn put(
         &mut self,
         server: &ServerName,
         hash: NameHash,
         event: Queued,
         position: Position,
+        away: impl FnOnce() -> bool,
     ) -> Put {
         let full = self.queued >= QUEUED_MAX;
-        let Some(lane) = self.lane(server, hash) else {
+        let Some(lane) = self.lane(server, hash, away) else {
             return Put::Park;
         };
         if position <= lane.taken {
@@ -216,12 +317,17 @@ impl Lanes {
         if lane.waits.map(|(due, _)| due) == wants {
             return;
         }
+        let line = if lane.slow {
+            &mut self.slow
+        } else {
+            &mut self.quick
+        };
         if let Some(old) = lane.waits.take() {
-            self.waiting.remove(&old);
+            line.waiting.remove(&old);
         }
         if let Some(due) = wants {
             lane.waits = Some((due, self.next));
-            self.waiting.insert((due, self.next), server.to_owned());
+            line.waiting.insert((due, self.next), server.to_owned());
             self.next += 1;
         }
     }
@@ -229,31 +335,64 @@ impl Lanes {
     /// Those who may send now, at most so many. Each has to be [given back](Lanes::done).
     pub(crate) fn take_due(&mut self, now: u64, most: usize) -> Vec<OwnedServerName> {
         let mut due = Vec::new();
-        while due.len() < most
-            && let Some(first) = self.waiting.first_entry()
-            && first.key().0 <= now
-        {
-            let server = first.remove();
-            if let Some(lane) = self.lanes.get_mut(&server) {
-                lane.waits = None;
-                lane.sending = true;
-                due.push(server);
+        for line in [&mut self.quick, &mut self.slow] {
+            while due.len() < most
+                && line.sending < line.at_once
+                && let Some(first) = line.waiting.first_entry()
+                && first.key().0 <= now
+            {
+                let server = first.remove();
+                if let Some(lane) = self.lanes.get_mut(&server) {
+                    lane.waits = None;
+                    lane.sending = true;
+                    line.sending += 1;
+                    due.push(server);
+                }
             }
         }
         due
     }
 
-    /// When the first of those who wait may send, in milliseconds since 1970.
+    /// When the first of those who wait may send, in milliseconds since 1970; none if nobody waits, or as many
+    /// send as may.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.waiting.keys().next().map(|(due, _)| *due)
+        let due = [&self.quick, &self.slow].into_iter();
+        due.filter_map(Line::next_due).min()
     }
 
-    /// Gives a lane back that nobody sends to any more, not before a time.
-    pub(crate) fn done(&mut self, server: &ServerName, not_before: u64) {
+    /// A server that is being sent to does not answer in time: another one may be sent to in its place.
+    pub(crate) fn is_slow(&mut self, server: &ServerName) {
+        while self.known_slow.len() >= SLOW_MAX {
+            self.known_slow.pop_first();
+        }
+        self.known_slow.insert(server.to_owned());
+        if let Some(lane) = self.lanes.get_mut(server)
+            && lane.sending
+            && !lane.slow
+            && self.slow.sending < OVERDUE_MAX
+        {
+            lane.slow = true;
+            self.quick.sending = self.quick.sending.saturating_sub(1);
+            self.slow.sending += 1;
+        }
+    }
+
+    /// Gives a lane back that nobody sends to any more, not before a time. Whether its server was `slow`.
+    pub(crate) fn done(&mut self, server: &ServerName, not_before: u64, slow: bool) {
+        if !slow {
+            self.known_slow.remove(server);
+        }
         let Some(lane) = self.lanes.get_mut(server) else {
             return;
         };
+        let line = if lane.slow {
+            &mut self.slow
+        } else {
+            &mut self.quick
+        };
+        line.sending = line.sending.saturating_sub(1);
         lane.sending = false;
+        lane.slow = slow;
         lane.not_before = not_before;
         if lane.has_work() {
             self.schedule(server);

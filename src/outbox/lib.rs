@@ -35,8 +35,6 @@ use users::Users;
 
 use self::{follow::Following, lanes::Lanes};
 
-/// So many servers are sent to at once.
-const AT_ONCE: usize = 128;
 /// Wake-ups may get lost: look at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait after storage has failed.
@@ -104,15 +102,13 @@ impl Outbox {
         let mut failed = self.look_or_say().await;
         tokio::pin!(stop);
         loop {
-            let (due, next) = self.due(AT_ONCE.saturating_sub(sending.len()));
+            let (due, next) = self.due(usize::MAX);
             for server in due {
                 let outbox = self.clone();
                 sending.spawn(async move { outbox.send_one(&server).await });
             }
             let wait = if failed {
                 PAUSE
-            } else if sending.len() >= AT_ONCE {
-                LOOK_EVERY
             } else {
                 next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
             };
@@ -169,8 +165,8 @@ impl Outbox {
         looked.is_err()
     }
 
-    /// Servers to which something is to be sent now, and which nobody else sends to; then how long until the
-    /// next one.
+    /// Servers to which something is to be sent now, and which nobody else sends to, at most so many; then how
+    /// long until the next one.
     fn due(&self, most: usize) -> (Vec<OwnedServerName>, Option<Duration>) {
         let now = self.now();
         let mut lanes = self.0.lanes.lock();

@@ -23,6 +23,8 @@ const PATIENCE: Patience = Patience {
     bytes: 1 << 20,
     despite_back_off: false,
 };
+/// A server that takes longer is slow: it shares with others such a part of what is sent at once.
+const SLOW: Duration = Duration::from_secs(10);
 /// How long to wait after a server has refused a transaction, doubled with each refusal; in milliseconds.
 const FIRST_PAUSE: u64 = 1_000;
 const LONGEST_PAUSE: u64 = 60 * 60 * 1_000;
@@ -53,14 +55,24 @@ enum Outcome {
 impl Outbox {
     /// Sends a transaction to a server that was [due](Outbox::due), and gives its lane back.
     pub(crate) async fn send_one(&self, server: &ServerName) {
-        let not_before = match self.try_to_send(server).await {
+        let sending = self.try_to_send(server);
+        tokio::pin!(sending);
+        let (sent, slow) = tokio::select! {
+            sent = &mut sending => (sent, false),
+            () = tokio::time::sleep(SLOW) => {
+                self.0.lanes.lock().is_slow(server);
+                self.0.ready.notify_one();
+                (sending.await, true)
+            }
+        };
+        let not_before = match sent {
             Ok(not_before) => not_before,
             Err(error) => {
                 tracing::error!(%error, %server, "what a server is to be told cannot be read");
                 self.now().saturating_add(OWN_PAUSE)
             }
         };
-        self.0.lanes.lock().done(server, not_before);
+        self.0.lanes.lock().done(server, not_before, slow);
         self.0.ready.notify_one();
     }
 
@@ -358,6 +370,7 @@ impl Outbox {
             && let Some(lane) = self.0.lanes.lock().get_mut(server)
         {
             lane.left.extend(gone);
+            lane.left.sort_unstable();
         }
         match removed {
             Ok(_) | Err(CommitError::Unknown | CommitError::Conflict(_)) => Ok(()),

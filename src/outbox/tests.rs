@@ -10,6 +10,7 @@ mod devices;
 mod outages;
 mod random_walks;
 mod rooms_and_servers;
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
