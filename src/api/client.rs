@@ -2,7 +2,7 @@
 
 mod account;
 mod admin;
-mod alias;
+pub(crate) mod alias;
 mod appservice;
 mod authenticated_media;
 mod backup;

@@ -7,13 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::try_join_all;
 use rooms::{Room, Servers};
-use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedServerName, ServerName};
 use storage::{
-    Batch, CommitError, NameHash, Position, Range, Reads, ShortRoomId, ShortUserId, Snapshot,
-    schema::{
-        DESTINATION_BY_POSITION, DEVICE_KEYS_BY_USER, HEAD_BY_ROOM, POSITION_BY_FOLLOWER,
-        PositionRow, StreamRecord, USER_BY_NAME,
-    },
+    Batch, CommitError, Position, Range, Reads, ShortRoomId, Snapshot,
+    schema::{DESTINATION_BY_POSITION, POSITION_BY_FOLLOWER, PositionRow, StreamRecord},
 };
 
 use crate::{
@@ -263,50 +260,6 @@ impl Outbox {
             try_join_all(rooms).await
         });
         Ok(at.await?.into_iter().flatten().collect())
-    }
-
-    /// Leaves it to be told to the servers of rooms what devices those of ours have who came into them ([spec]).
-    ///
-    /// NOTSPEC: into a room of which not all members are known yet, nothing of people none of whose devices can
-    /// encrypt; when they publish keys all servers of their rooms are told. Complement takes it for something
-    /// unexpected there, and asks for it elsewhere.
-    ///
-    /// [spec]: https://spec.matrix.org/v1.19/server-server-api/#device-management
-    async fn tell_devices(
-        &self,
-        snapshot: &Snapshot,
-        came: &[(ShortRoomId, OwnedUserId)],
-    ) -> error::Result<()> {
-        if came.is_empty() {
-            return Ok(());
-        }
-        let rooms: Vec<_> = came.iter().map(|(room, _)| *room).collect();
-        let servers = self.rooms().servers_in(snapshot, &rooms).await?;
-        let heads = snapshot.multi_get(&HEAD_BY_ROOM, &rooms).await?;
-        let names: Vec<NameHash> = came
-            .iter()
-            .map(|(_, user)| self.storage().user_hash(user))
-            .collect();
-        let users = snapshot.multi_get(&USER_BY_NAME, &names).await?;
-        for ((user, servers), head) in users.into_iter().zip(servers).zip(heads) {
-            let Some(user) = user.filter(|_| !servers.is_empty()) else {
-                continue;
-            };
-            let partial = head.is_some_and(|head| head.value.partial);
-            if partial && !self.has_keys(snapshot, user.value).await? {
-                continue;
-            }
-            users::publish_devices(self.storage(), user.value).await?;
-            self.rooms().leave_device_news(user.value, &servers).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether somebody has a device that can encrypt.
-    async fn has_keys(&self, snapshot: &Snapshot, user: ShortUserId) -> error::Result<bool> {
-        let range = Range::prefix(&(user,)).limit(1);
-        let rows = snapshot.multi_range(&DEVICE_KEYS_BY_USER, &[range]).await?;
-        Ok(rows.iter().any(|rows| !rows.is_empty()))
     }
 
     /// Stores how far all was told or written down, now and then, or `now`.

@@ -9,6 +9,7 @@
 //! which event on the server was not told ([`late`]). So an outage costs rooms, not events, and holds up
 //! nobody else.
 
+mod came;
 mod edus;
 mod follow;
 mod lanes;

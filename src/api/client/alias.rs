@@ -62,16 +62,21 @@ pub(super) async fn get_alias(
     Ok(get_alias::v3::Response::new(room_id, servers))
 }
 
-/// Servers by which one comes into a room: this one, then those with the most people in it.
-async fn servers_of(server: &Server, room_id: &RoomId) -> Result<Vec<OwnedServerName>> {
+/// Servers by which one comes into a room: this one if it is in it, then those with the most people there, as far
+/// as we know when we are not.
+pub(crate) async fn servers_of(server: &Server, room_id: &RoomId) -> Result<Vec<OwnedServerName>> {
     let own = server.rooms.server_name();
-    let mut servers = vec![own.to_owned()];
-    if let Some(room) = server.rooms.find_room(room_id).await? {
-        let snapshot = server.rooms.snapshot().await?;
-        let others = room.servers(&server.rooms, &snapshot, MOST_SERVERS).await?;
-        let others = others.into_iter().map(|row| row.name);
-        let others = others.filter_map(|name| OwnedServerName::try_from(name).ok());
-        servers.extend(others.filter(|server| server != own));
+    let Some(room) = server.rooms.find_room(room_id).await? else {
+        return Ok(vec![own.to_owned()]);
+    };
+    let snapshot = server.rooms.snapshot().await?;
+    let there = room.servers(&server.rooms, &snapshot, MOST_SERVERS).await?;
+    let there = there.into_iter().map(|row| row.name);
+    let others = there.filter_map(|name| OwnedServerName::try_from(name).ok());
+    let others = others.filter(|server| server != own);
+    let mut servers: Vec<_> = others.collect();
+    if servers.is_empty() || room.is_ours(&server.rooms, &snapshot).await? {
+        servers.insert(0, own.to_owned());
     }
     Ok(servers)
 }

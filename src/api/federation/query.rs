@@ -2,14 +2,14 @@
 
 use error::Result;
 use ruma::{
-    OwnedServerName, RoomId,
+    RoomId,
     api::federation::query::{
         get_custom_information, get_profile_information, get_room_information,
     },
 };
 use serde_json::{Map, Value};
 
-use crate::{Call, Server, endpoint::Written};
+use crate::{Call, Server, client::alias::servers_of, endpoint::Written};
 
 /// [`GET /_matrix/federation/v1/query/profile`](https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1queryprofile).
 pub(super) async fn get_profile_information(
@@ -40,7 +40,7 @@ pub(super) async fn get_room_information(
         error::not_found(format!("There is no room alias {} here", call.room_alias))
     })?;
     let room_id = RoomId::parse(row.room_id).map_err(error::internal)?;
-    let servers: Vec<OwnedServerName> = vec![server.rooms.server_name().to_owned()];
+    let servers = servers_of(&server, &room_id).await?;
     Ok(get_room_information::v1::Response::new(room_id, servers))
 }
 

@@ -187,3 +187,36 @@ async fn who_comes_into_a_room_is_told_of_to_the_servers_in_it() {
     world.send_all().await;
     assert_eq!(updates(&world, "c.example"), []);
 }
+
+#[tokio::test]
+async fn who_comes_back_after_the_last_shared_room_is_told_of_anew() {
+    let world = World::new(&["alice", "anna"]).await;
+    let (one, two) = (world.room(0).await, world.room(0).await);
+    for room in [&one, &two] {
+        world.far_member(room, "@b:b.example", "join").await;
+    }
+    device(&world, 1, "PHONE", true).await;
+    world.join(&one, 1).await;
+    world.send_all().await;
+    assert_eq!(updates(&world, "b.example").len(), 1);
+    // It knows of her still.
+    world.join(&two, 1).await;
+    world.send_all().await;
+    assert_eq!(updates(&world, "b.example").len(), 1);
+    let anna = world.id(1).clone();
+    let leave = async |room: &Arc<Room>| {
+        let said = Said::default();
+        world.rooms.leave(room, &anna, said).await.unwrap();
+        world.send_all().await;
+    };
+    leave(&one).await;
+    world.join(&one, 1).await;
+    world.send_all().await;
+    assert_eq!(updates(&world, "b.example").len(), 1);
+    leave(&one).await;
+    leave(&two).await;
+    world.join(&two, 1).await;
+    world.send_all().await;
+    let whole = ("PHONE".to_owned(), 1, vec![]);
+    assert_eq!(updates(&world, "b.example"), [whole.clone(), whole]);
+}

@@ -62,6 +62,32 @@ async fn servers_are_asked_in_turn_and_an_alias_says_which() {
 }
 
 #[tokio::test]
+async fn an_alias_leads_to_those_who_are_left_when_its_server_has_gone() {
+    let world = World::new();
+    let (a, b, c) = (
+        world.server(A).await,
+        world.server(B).await,
+        world.server(C).await,
+    );
+    let (alice, bob) = (Person::new(&a, "alice").await, Person::new(&b, "bob").await);
+    let carol = Person::new(&c, "carol").await;
+    let room = json!({ "preset": "public_chat", "room_alias_name": "bazaar" });
+    let room = alice.create(room).await;
+    bob.join(&room, &[A]).await.ok();
+    let path = "/directory/room/%23bazaar:a.example";
+    let servers = async |who: &Person| who.get(path).await.ok()["servers"].clone();
+    for who in [&alice, &carol] {
+        assert_eq!(servers(who).await, json!([A, B]));
+    }
+    alice.leave(&room).await.ok();
+    for who in [&alice, &carol] {
+        assert_eq!(servers(who).await, json!([B]));
+    }
+    carol.join("#bazaar:a.example", &[]).await.ok();
+    assert_eq!(carol.membership(&room, &bob).await, "join");
+}
+
+#[tokio::test]
 async fn who_may_not_is_told_what_the_room_says() {
     let world = World::new();
     let (a, b) = (world.server(A).await, world.server(B).await);
