@@ -30,7 +30,9 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
+use pdu::SigningKey;
 use ruma::{OwnedServerName, ServerName};
+use serde_json::{Value, json};
 use storage::{Clock, Random, Storage};
 
 use super::{ALL, parts};
@@ -196,4 +198,21 @@ impl Transport for Network {
     ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>> {
         Box::pin(self.bring(to, request, limits))
     }
+}
+
+/// A key of a person; its seed tells it from others.
+fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32], "x").unwrap()
+}
+
+/// A cross-signing key of a person, signed by another one.
+fn cross_signing_key(user: &str, usage: &str, key: &SigningKey, by: &SigningKey) -> Value {
+    let public = key.verify_key().to_base64();
+    let keys = json!({ format!("ed25519:{public}"): public });
+    let mut said = json!({ "user_id": user, "usage": [usage], "keys": keys });
+    // Plain ASCII with sorted keys is canonical as it is.
+    let signature = by.sign_base64(said.to_string().as_bytes());
+    let name = format!("ed25519:{}", by.verify_key().to_base64());
+    said["signatures"] = json!({ user: { name: signature } });
+    said
 }

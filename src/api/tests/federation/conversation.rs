@@ -6,7 +6,7 @@ use ruma::ServerName;
 use serde_json::{Value, json};
 use storage::Clock;
 
-use super::Network;
+use super::{Network, cross_signing_key, signing_key};
 use crate::{
     Server,
     tests::{ALL, json as body_of, request},

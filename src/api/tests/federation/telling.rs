@@ -14,7 +14,11 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::far::{NEAR, World};
+use super::{
+    cross_signing_key,
+    far::{NEAR, World},
+    signing_key,
+};
 
 const BOB: &str = "@bob:far.example";
 const ALICE: &str = "@alice:near.example";
@@ -382,4 +386,45 @@ async fn other_servers_get_the_keys_of_people_of_ours_and_of_nobody_else() {
         let answer = world.far.ask(near(), question, Patience::QUERY).await;
         assert!(answer.is_err(), "{nobody}");
     }
+}
+
+#[tokio::test]
+async fn new_keys_of_somebody_elsewhere_are_believed_if_their_master_key_signed_them() {
+    let world = World::new(RoomVersionId::V11).await;
+    let (master, own) = (signing_key(1), signing_key(2));
+    let usage = "self_signing";
+    let master_key = cross_signing_key(BOB, "master", &master, &master);
+    let answer = json!({
+        "device_keys": { BOB: { "PHONE": device_keys(BOB, "PHONE") } },
+        "master_keys": { BOB: master_key },
+        "self_signing_keys": { BOB: cross_signing_key(BOB, usage, &own, &master) },
+    });
+    world.answer_with("/user/keys/query", answer);
+    let told = async || {
+        let body = json!({ "device_keys": { BOB: [] } });
+        let keys = world.client(Method::POST, "/keys/query", &body).await;
+        let key = &keys["self_signing_keys"][BOB]["keys"];
+        let name = key.as_object().unwrap().keys().next().cloned();
+        name.unwrap()
+    };
+    let name = |seed: u8| format!("ed25519:{}", signing_key(seed).verify_key().to_base64());
+    assert_eq!(told().await, name(2));
+    let new = |seed: u8, by: u8| {
+        let key = cross_signing_key(BOB, usage, &signing_key(seed), &signing_key(by));
+        let content = json!({ "user_id": BOB, "self_signing_key": key });
+        ("m.signing_key_update", content)
+    };
+    // Signed by a key that is none of theirs, and in the name of the right one by a wrong one.
+    let mut forged = new(4, 5);
+    let by = name(1);
+    let signature = forged.1["self_signing_key"]["signatures"][BOB][name(5)].take();
+    forged.1["self_signing_key"]["signatures"][BOB] = json!({ by: signature });
+    tell(&world, "1", &[new(3, 3), forged]).await;
+    settled(&world).await;
+    assert_eq!(told().await, name(2));
+    tell(&world, "2", &[new(6, 1)]).await;
+    settled(&world).await;
+    assert_eq!(told().await, name(6));
+    assert_eq!(world.asked("/user/keys/query"), 1, "it is kept");
+    assert_eq!(world.asked("/user/devices"), 0);
 }
