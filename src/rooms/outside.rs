@@ -158,11 +158,8 @@ impl Rooms {
     async fn with_version(&self, room: &Room, rules: &'static RoomRules) -> error::Result<Batch> {
         let snapshot = self.snapshot().await?;
         let head = self.head(&snapshot, room).await?;
-        if !head.value.extremities.is_empty() || head.value.next_number.0 > 1 {
-            return Err(error::unknown(
-                http::StatusCode::BAD_GATEWAY,
-                "Other servers say that this room has another version than it has here",
-            ));
+        if is_begun(&head.value) {
+            return Err(other_version());
         }
         let mut batch = Batch::new();
         batch.expect_equals(&schema::HEAD_BY_ROOM, &room.short, &head.raw);
@@ -181,6 +178,27 @@ impl Rooms {
     pub(crate) async fn finds_deserted(&self, room: &Room) -> error::Result<bool> {
         let head = self.head(&self.snapshot().await?, room).await?;
         Ok(is_deserted(&head.value))
+    }
+
+    /// Whether something [has happened](is_begun) in a room.
+    async fn finds_begun(&self, room: &Room) -> error::Result<bool> {
+        let head = self.head(&self.snapshot().await?, room).await?;
+        Ok(is_begun(&head.value))
+    }
+
+    /// Forgets what is in memory of a room if its row says another version: somebody had told a wrong one, which
+    /// was replaced since.
+    ///
+    /// # Errors
+    ///
+    /// 502 `M_UNKNOWN` if so. What was read by other rules must not be written there.
+    pub(crate) fn check_version(&self, room: &Room, head: &Head) -> error::Result<()> {
+        if head.version == room.rules.version() {
+            return Ok(());
+        }
+        self.forget_cached(&room.room_id);
+        self.forget_cached_by_short(room.short);
+        Err(other_version())
     }
 
     /// Somebody's row of a room in which this server is not; `None` if it is, or they have none.
@@ -256,6 +274,18 @@ impl Rooms {
 /// Whether everybody has left a room in which this server was: what is still to be done there is for it to do.
 pub(crate) fn is_deserted(head: &Head) -> bool {
     head.joined == 0 && !head.extremities.is_empty()
+}
+
+/// Whether something has happened in a room here, so that its version is known for sure.
+fn is_begun(head: &Head) -> bool {
+    !head.extremities.is_empty() || head.next_number.0 > 1
+}
+
+fn other_version() -> error::Error {
+    error::unknown(
+        http::StatusCode::BAD_GATEWAY,
+        "Other servers say that this room has another version than it has here",
+    )
 }
 
 /// The rows of a room of which nothing but id and version is known.

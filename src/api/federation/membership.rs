@@ -4,7 +4,7 @@ use bytes::Bytes;
 use error::Result;
 use rooms::{BroughtInvite, JoinAnswer};
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomVersionId,
+    OwnedEventId, OwnedRoomId,
     api::federation::membership::{
         RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
         prepare_join_event, prepare_knock_event, prepare_leave_event,
@@ -201,7 +201,7 @@ pub(super) async fn create_invite_v2(
     let invite = BroughtInvite {
         room_id: request.room_id,
         event_id: request.event_id,
-        room_version: request.room_version,
+        room_version: Some(request.room_version),
         event: request.event,
         room_state: request
             .invite_room_state
@@ -217,7 +217,8 @@ pub(super) async fn create_invite_v2(
 
 /// [`PUT /v1/invite/{roomId}/{eventId}`](https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1inviteroomideventid),
 /// for rooms of versions 1 and 2, which it does not tell apart: neither do we, as nothing but the resolution of
-/// states differs, and that of a room which we are not in yet is not ours to do.
+/// states differs, and that of a room which we are not in yet is not ours to do. Where we are in the room it is read by
+/// the rules of the room, whatever its version.
 pub(super) async fn create_invite_v1(
     server: Server,
     call: Call<create_invite::v1::Request>,
@@ -264,7 +265,7 @@ fn old_invite(room_id: OwnedRoomId, event_id: OwnedEventId, body: &[u8]) -> Resu
     Ok(BroughtInvite {
         room_id,
         event_id,
-        room_version: RoomVersionId::V1,
+        room_version: None,
         event: serde_json::from_slice(body).map_err(bad)?,
         room_state: event.unsigned.invite_room_state,
     })

@@ -23,8 +23,8 @@ pub struct BroughtInvite {
     pub room_id: OwnedRoomId,
     /// The event, by the path.
     pub event_id: OwnedEventId,
-    /// The version of the room, as the server says.
-    pub room_version: RoomVersionId,
+    /// The version of the room, as the server says; of one that cannot say it, `None`: 1 or 2.
+    pub room_version: Option<RoomVersionId>,
     /// The event.
     pub event: Box<RawValue>,
     /// What describes the room.
@@ -39,8 +39,8 @@ impl Rooms {
     /// # Errors
     ///
     /// 400 `M_INCOMPATIBLE_ROOM_VERSION`, `M_BAD_JSON` if it is no event of that version, `M_INVALID_PARAM` if
-    /// it is no invite of the room by the server's people for ours, or not properly signed, or the room is not
-    /// properly described; 404 `M_NOT_FOUND` if there is no such person; 403 `M_FORBIDDEN` if the room's rules
+    /// the room is known to have another version, or it is no invite of the room by the server's people for ours,
+    /// or not properly signed, or the room is not properly described; 404 `M_NOT_FOUND` if there is no such person; 403 `M_FORBIDDEN` if the room's rules
     /// do not allow it, 403 `M_INVITE_BLOCKED` if it is not wanted; as [`Rooms::check_admitted`].
     pub async fn take_invite(
         &self,
@@ -48,13 +48,7 @@ impl Rooms {
         invite: BroughtInvite,
     ) -> error::Result<Bytes> {
         self.check_admitted(&invite.room_id).await?;
-        let version = &invite.room_version;
-        let rules = RoomRules::of(version).ok_or_else(|| {
-            error::incompatible_room_version(
-                version.clone(),
-                format!("This server does not know room version {version}"),
-            )
-        })?;
+        let rules = self.rules_of_invite(&invite).await?;
         let pdu = self.checked_invite(rules, origin, &invite).await?;
         let invitee = pdu.state_key().and_then(|user| UserId::parse(user).ok());
         let invitee = invitee.filter(|user| user.server_name() == self.server_name());
@@ -71,12 +65,41 @@ impl Rooms {
         let signed = Arc::new(signed);
         if let Some(room) = self.find_room_of_ours(&invite.room_id).await? {
             self.check_acl(&room, origin).await?;
+            // It was not checked by the rules of the room if we came into that meanwhile.
+            check_version(&room, rules)?;
             self.receive_invite(&room, &signed).await?;
         } else {
             self.keep_invite(rules, &signed, short, &invite.room_state)
                 .await?;
         }
         Ok(signed.json().clone())
+    }
+
+    /// By which rules an invite is read. Where something has happened in the room here they are those of the room,
+    /// whatever the server says: an event that was read by others could not be read again.
+    ///
+    /// # Errors
+    ///
+    /// 400 `M_INCOMPATIBLE_ROOM_VERSION`, `M_INVALID_PARAM` if the room has another version than is said.
+    async fn rules_of_invite(&self, invite: &BroughtInvite) -> error::Result<&'static RoomRules> {
+        let said = match &invite.room_version {
+            Some(version) => Some(RoomRules::of(version).ok_or_else(|| {
+                error::incompatible_room_version(
+                    version.clone(),
+                    format!("This server does not know room version {version}"),
+                )
+            })?),
+            None => None,
+        };
+        if let Some(room) = self.find_room(&invite.room_id).await?
+            && self.finds_begun(&room).await?
+        {
+            check_version(&room, said.unwrap_or(room.rules))?;
+            return Ok(room.rules);
+        }
+        // Events of versions 1 and 2 are alike.
+        let oldest = || RoomRules::named("1").ok_or_else(|| error::internal("version 1 is gone"));
+        said.map_or_else(oldest, Ok)
     }
 
     /// The invite, well formed, properly signed, and what it is said to be.
@@ -180,4 +203,18 @@ impl Rooms {
         .await?;
         Ok(())
     }
+}
+
+/// # Errors
+///
+/// 400 `M_INVALID_PARAM` if a room has another version than that of these rules.
+fn check_version(room: &Room, rules: &RoomRules) -> error::Result<()> {
+    if room.rules.version() == rules.version() {
+        return Ok(());
+    }
+    Err(error::invalid_param(format!(
+        "The room has version {}, the invite is said to be of version {}",
+        room.rules.version(),
+        rules.version()
+    )))
 }

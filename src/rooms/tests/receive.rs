@@ -7,6 +7,8 @@ mod cost;
 mod ends;
 mod explained;
 mod many;
+mod told;
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

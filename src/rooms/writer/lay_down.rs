@@ -168,6 +168,7 @@ async fn reserve(rooms: &Rooms, room: &Room, count: usize) -> error::Result<Even
             .await?;
         let gone = || error::not_found("This room is gone");
         let head = heads.pop().flatten().ok_or_else(gone)?;
+        rooms.check_version(room, &head.value)?;
         let first = head.value.next_number;
         if count == 0 {
             return Ok(first);

@@ -82,6 +82,7 @@ pub(super) async fn refresh(
             .take()
             .ok_or_else(|| error::not_found("This room is gone"))?;
         if working.head_raw.as_ref() != Some(&head.raw) {
+            rooms.check_version(room, &head.value)?;
             let known = working.head_raw.as_ref().is_some_and(|raw| !raw.is_empty());
             let same_tables = working.head.generation == head.value.generation;
             working.head = head.value;

@@ -1,12 +1,15 @@
 //! People come into rooms of other servers, leave them, knock and are invited.
 
+mod brought;
 mod closed;
+mod handed;
 mod hostile;
 mod invites;
 mod joins;
 mod leaving;
 mod partial;
 mod played;
+mod templates;
 mod third_party;
 
 use config::Config;

@@ -9,7 +9,10 @@ use pdu::{
     AuthChain, EventNumber,
     tree::{self, NodeHash},
 };
-use ruma::UserId;
+use ruma::{
+    UserId,
+    events::{StateEventType, TimelineEventType},
+};
 use smallvec::SmallVec;
 use storage::schema::{self, EventRoots, Extremity};
 
@@ -82,10 +85,16 @@ impl Judging<'_> {
     ) -> error::Result<[u8; 16]> {
         if let Some(numbers) = given {
             let events = self.room.stored_events(self.snapshot, &numbers).await?;
-            // What was rejected changes no state, whoever says so.
+            // What was rejected changes no state, whoever says so, and a room has one create event only: its server
+            // could make another, which by itself is none that the rules reject.
+            let another = |event: &StoredEvent| {
+                let first = self.first_event();
+                event.pdu.is_state(&TimelineEventType::RoomCreate, "")
+                    && first.is_some_and(|first| first != event.number)
+            };
             let entries: Vec<_> = events
                 .iter()
-                .filter(|event| !event.pdu.rejected())
+                .filter(|event| !event.pdu.rejected() && !another(event))
                 .filter_map(|event| {
                     let (event_type, state_key) = event.pdu.state_slot()?;
                     Some((
@@ -101,6 +110,13 @@ impl Judging<'_> {
             return Ok(tree::EMPTY_ROOT.0);
         }
         self.resolved(&roots, create, None).await
+    }
+
+    /// The room's create event, if there is one here already.
+    fn first_event(&self) -> Option<EventNumber> {
+        let key = (StateEventType::RoomCreate, String::new());
+        let create = self.working.state.get(&key)?.as_ref()?;
+        Some(create.number)
     }
 
     pub(super) async fn resolved(

@@ -21,6 +21,8 @@ pub(super) struct EvilRoom {
     pub(super) room_id: OwnedRoomId,
     pub(super) events: Vec<Arc<Pdu>>,
     pub(super) state: BTreeMap<(String, String), OwnedEventId>,
+    /// When everything in it happened, in milliseconds since 1970.
+    time: u64,
 }
 
 pub(super) fn eve() -> OwnedUserId {
@@ -29,13 +31,19 @@ pub(super) fn eve() -> OwnedUserId {
 
 impl EvilRoom {
     pub(super) fn new(peer: &Federation, version: &str) -> Self {
+        Self::at(peer, version, 1_600_000_000)
+    }
+
+    /// The same as it would be if it had been made at another time.
+    pub(super) fn at(peer: &Federation, version: &str, time: u64) -> Self {
         let rules = RoomRules::named(version).unwrap();
         let mut room = Self {
             key: peer.signing_keys().current(),
             rules,
-            room_id: RoomId::parse("!evil:evil.example").unwrap(),
+            room_id: RoomId::parse(format!("!evil{time}:{EVIL}")).unwrap(),
             events: Vec::new(),
             state: BTreeMap::new(),
+            time,
         };
         let create = json!({ "room_version": version, "creator": eve() });
         room.put("m.room.create", "", &create);
@@ -70,6 +78,18 @@ impl EvilRoom {
         state_key: Option<&str>,
         content: &Value,
     ) -> Pdu {
+        let draft = self.draft_by(sender, event_type, state_key, content);
+        draft.sign(self.rules, &self.key, &name(EVIL)).unwrap()
+    }
+
+    /// The draft of one.
+    pub(super) fn draft_by(
+        &self,
+        sender: &UserId,
+        event_type: &str,
+        state_key: Option<&str>,
+        content: &Value,
+    ) -> pdu::Draft {
         let content = to_raw_value(content).unwrap();
         let kind = event_type.into();
         let types = pdu::auth_types(&kind, sender, state_key, &content, self.rules);
@@ -77,7 +97,7 @@ impl EvilRoom {
             .iter()
             .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())).cloned());
         let is_create = event_type == "m.room.create";
-        let draft = pdu::Draft {
+        pdu::Draft {
             room_id: (!is_create || !self.rules.room_id_is_create_event_id())
                 .then(|| self.room_id.clone()),
             sender: sender.to_owned(),
@@ -92,11 +112,10 @@ impl EvilRoom {
                 .collect(),
             auth_events: auth.collect(),
             depth: self.events.len() as u64 + 1,
-            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::from(1_600_000_000_u32)),
+            origin_server_ts: MilliSecondsSinceUnixEpoch(UInt::new_saturating(self.time)),
             redacts: None,
             reference_hashes: BTreeMap::new(),
-        };
-        draft.sign(self.rules, &self.key, &name(EVIL)).unwrap()
+        }
     }
 
     /// The same event, but after another one.
