@@ -5,8 +5,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     base64,
-    canonical::members::{find, members, string},
-    error::PduError,
+    canonical::{
+        Value,
+        members::{find, members, string},
+    },
+    error::{MAX_EVENT_TEXT_BYTES, PduError},
     event::Pdu,
     redact,
     version::RoomRules,
@@ -56,6 +59,24 @@ pub(crate) fn event_id_of_hash(
         field: "event_id",
         reason: e.to_string(),
     })
+}
+
+/// The ID of what another server sent as an event, whether or not it has the form of one, so that the server can be
+/// told what is wrong with it; `None` if nobody can tell. Nothing of it is checked.
+pub fn claimed_event_id(text: &[u8], rules: &RoomRules) -> Option<OwnedEventId> {
+    if text.len() > MAX_EVENT_TEXT_BYTES {
+        return None;
+    }
+    let Value::Object(mut event) = Value::parse(text, rules.numbers()).ok()? else {
+        return None;
+    };
+    if rules.has_event_id_field() {
+        return EventId::parse(event.get("event_id")?.as_str()?).ok();
+    }
+    // Of what else a redaction would leave nobody can say.
+    event.get("content")?.as_object()?;
+    event.remove("unsigned");
+    hashed_event_id(&Value::Object(event).to_canonical(), rules).ok()
 }
 
 /// Whether the event is what its own `hashes` say.

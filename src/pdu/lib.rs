@@ -43,7 +43,7 @@ pub use self::{
         PduError,
     },
     event::Pdu,
-    hash::check_content_hash,
+    hash::{check_content_hash, claimed_event_id},
     number::EventNumber,
     policy::{POLICY_KEY_NAME, PolicyServer},
     power::{NamedLevel, PowerLevel, PowerLevels, is_creator},

@@ -16,6 +16,7 @@ mod receiving;
 mod serving;
 mod simulation;
 mod telling;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

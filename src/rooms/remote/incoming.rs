@@ -1,11 +1,13 @@
 //! Events as another server sends them, all of one room.
 
-use pdu::Pdu;
+use std::sync::Arc;
+
+use pdu::{Pdu, claimed_event_id};
 use ruma::{OwnedEventId, RoomId, ServerName};
 use serde_json::value::RawValue;
 use storage::{
     Reads,
-    schema::{self, Outcome, Standing as StoredStanding, WaitingPduRow},
+    schema::{self, Outcome, Standing as StoredStanding},
 };
 
 use crate::{Incoming, Received, Room, Rooms, ServerAcl, StoredEvent, server_acl::denied};
@@ -51,28 +53,21 @@ impl Rooms {
         let Some(room) = self.find_room(room_id).await? else {
             return Ok(Vec::new());
         };
-        let read = |raw: Box<RawValue>| {
-            let pdu = Pdu::parse(raw.get().as_bytes(), room.rules).ok()?;
-            (pdu.room_id() == room_id).then(|| Sent {
-                event_id: pdu.event_id().to_owned(),
-                raw,
-                known: false,
-            })
-        };
-        let mut sent: Vec<_> = raw.into_iter().filter_map(read).collect();
+        let (mut sent, mut taken) = read(&room, raw);
         match self.admission(&room, origin, &mut sent).await? {
             Admission::Admitted => {}
             Admission::Denied(reason) => {
                 let all = sent.into_iter();
-                return Ok(all.map(|one| (one.event_id, Err(reason.clone()))).collect());
+                taken.extend(all.map(|one| (one.event_id, Err(reason.clone()))));
+                return Ok(taken);
             }
-            Admission::Outside => return self.take_from_outside(&room, sent).await,
+            Admission::Outside => {
+                taken.extend(self.take_from_outside(&room, sent).await?);
+                return Ok(taken);
+            }
         }
         let (known, new): (Vec<_>, Vec<_>) = sent.into_iter().partition(|one| one.known);
-        let mut taken: Vec<_> = known
-            .into_iter()
-            .map(|one| (one.event_id, Ok(())))
-            .collect();
+        taken.extend(known.into_iter().map(|one| (one.event_id, Ok(()))));
         let (ids, raw): (Vec<_>, Vec<_>) =
             new.into_iter().map(|one| (one.event_id, one.raw)).unzip();
         let checked = self
@@ -95,23 +90,36 @@ impl Rooms {
             match received {
                 Received::Missing { .. } | Received::ToSign(_) => waiting.push((event_id, raw)),
                 received => {
-                    log(&room, origin, &event_id, &received);
+                    log(&room, origin.as_str(), &event_id, &received);
                     taken.push((event_id, Ok(())));
                 }
             }
         }
-        let (ids, raw): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
-        let rows = raw.into_iter().map(|raw| WaitingPduRow {
-            origin: origin.to_string(),
-            json: raw.get().to_owned(),
-        });
-        let kept = self.let_wait(&room, rows.collect()).await?;
-        let full = || Err("Too many events of this room wait for what they follow".to_owned());
-        taken.extend(ids.into_iter().enumerate().map(|(index, id)| {
-            let outcome = if index < kept { Ok(()) } else { full() };
-            (id, outcome)
-        }));
+        taken.extend(self.keep_waiting(&room, origin, waiting).await?);
         Ok(taken)
+    }
+
+    /// Keeps events that wait for what they follow, as far as there is room for them: what became of each.
+    async fn keep_waiting(
+        &self,
+        room: &Arc<Room>,
+        origin: &ServerName,
+        waiting: Vec<(OwnedEventId, Box<RawValue>)>,
+    ) -> error::Result<Vec<(OwnedEventId, Taken)>> {
+        let (ids, raw): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+        let json = raw.iter().map(|raw| raw.get().to_owned()).collect();
+        let kept = self.let_wait(room, origin, json).await?;
+        let full =
+            "Too many events of this room, or of your server in it, wait for what they follow";
+        let taken = ids.into_iter().enumerate().map(|(index, id)| {
+            let outcome = if index < kept {
+                Ok(())
+            } else {
+                Err(full.to_owned())
+            };
+            (id, outcome)
+        });
+        Ok(taken.collect())
     }
 
     /// Takes note of events of a room in which we are not, if they concern somebody who is invited there or
@@ -195,8 +203,35 @@ impl Rooms {
     }
 }
 
+/// The events of a room among what was sent, and what is to be said of the rest of which the id can be told.
+fn read(room: &Room, raw: Vec<Box<RawValue>>) -> (Vec<Sent>, Vec<(OwnedEventId, Taken)>) {
+    let (mut sent, mut wrong) = (Vec::new(), Vec::new());
+    for raw in raw {
+        let text = raw.get().as_bytes();
+        let fault = match Pdu::parse(text, room.rules) {
+            Ok(pdu) if pdu.room_id() == room.room_id => {
+                let event_id = pdu.event_id().to_owned();
+                sent.push(Sent {
+                    raw,
+                    event_id,
+                    known: false,
+                });
+                continue;
+            }
+            Ok(_) => "The event is of another room".to_owned(),
+            Err(fault) => fault.to_string(),
+        };
+        if let Some(event_id) = claimed_event_id(text, room.rules) {
+            wrong.push((event_id, Err(fault)));
+        }
+    }
+    // What is wrong under an id is not said of an event that has it.
+    wrong.retain(|(id, _)| !sent.iter().any(|one| one.event_id == *id));
+    (sent, wrong)
+}
+
 /// Says in the log what became of an event that did not simply pass.
-pub(super) fn log(room: &Room, origin: &ServerName, event_id: &OwnedEventId, received: &Received) {
+pub(super) fn log(room: &Room, origin: &str, event_id: &OwnedEventId, received: &Received) {
     let room = &room.room_id;
     match received {
         Received::Accepted | Received::Known => {}

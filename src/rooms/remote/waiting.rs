@@ -1,154 +1,82 @@
 //! Events that wait until what they follow is fetched: a queue for each room, on the disk.
 //!
 //! Who sends an event need not wait for what others have to tell of it, and what was taken from them is not
-//! lost when the server stops. Rooms are worked on side by side, so many at a time, and in each the events in
-//! the order in which they came: one room for which nobody answers is in nobody's way.
+//! lost when the server stops. Rooms are worked on side by side, so many at a time, and in each the events of one
+//! server in the order in which they came: one room, or server, for which nobody answers is in nobody's way (the
+//! [line](self::line)).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod line;
 
-use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+
 use pdu::Pdu;
 use ruma::ServerName;
 use storage::{
     Batch, Found, Position, Range, ShortRoomId,
     schema::{self, WaitingPduRow},
 };
-use tokio::sync::{Semaphore, watch};
 
+pub(crate) use self::line::Waiting;
+use self::line::{Share, Turn};
 use super::{Asking, incoming::log};
 use crate::{Incoming, Received, Room, Rooms};
 
-/// Events of one room that wait, at most.
-const WAITING_MAX: usize = 500;
-/// Rooms that are worked on side by side.
-const ROOMS_AT_ONCE: usize = 32;
 /// Events that are read together.
 const READ_AT_ONCE: usize = 20;
 /// About so many bytes of events are written together.
 const BYTES_AT_ONCE: usize = 400_000;
-/// How long one event may take, whatever is asked for it.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// The queues of all rooms, as far as something waits in them.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    rooms: Mutex<HashMap<ShortRoomId, Queue>>,
-    slots: Semaphore,
-    /// How many rooms are worked on, or wait for it.
-    busy: watch::Sender<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// How many events wait.
-    events: usize,
-    /// It is worked on, or will be.
-    begun: bool,
-    /// Something came since the rows were last read.
-    fresh: bool,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self {
-            rooms: Mutex::default(),
-            slots: Semaphore::new(ROOMS_AT_ONCE),
-            busy: watch::Sender::new(0),
-        }
-    }
-}
-
-impl Waiting {
-    /// Takes so many events in, as far as there is room for them: how many.
-    fn reserve(&self, room: ShortRoomId, events: usize) -> usize {
-        let mut rooms = self.rooms.lock();
-        let queue = rooms.entry(room).or_default();
-        let events = events.min(WAITING_MAX.saturating_sub(queue.events));
-        queue.events += events;
-        events
-    }
-
-    /// Says that rows came which nobody has read yet. Whether the room is to be begun with.
-    fn came(&self, room: ShortRoomId) -> bool {
-        let mut rooms = self.rooms.lock();
-        let queue = rooms.entry(room).or_default();
-        queue.fresh = true;
-        let begins = !std::mem::replace(&mut queue.begun, true);
-        if begins {
-            self.busy.send_modify(|busy| *busy += 1);
-        }
-        begins
-    }
-
-    /// Begins to read what waits.
-    fn reads(&self, room: ShortRoomId) {
-        if let Some(queue) = self.rooms.lock().get_mut(&room) {
-            queue.fresh = false;
-        }
-    }
-
-    fn one_less(&self, room: ShortRoomId) {
-        if let Some(queue) = self.rooms.lock().get_mut(&room) {
-            queue.events = queue.events.saturating_sub(1);
-        }
-    }
-
-    /// Whether a room of which nothing waits is done with: nothing came since that was read.
-    fn is_done(&self, room: ShortRoomId) -> bool {
-        let fresh = self
-            .rooms
-            .lock()
-            .get(&room)
-            .is_some_and(|queue| queue.fresh);
-        if !fresh {
-            self.ends(room);
-        }
-        !fresh
-    }
-
-    /// Nobody works on a room any more, until something comes for it again.
-    fn ends(&self, room: ShortRoomId) {
-        let mut rooms = self.rooms.lock();
-        let Some(queue) = rooms.get_mut(&room) else {
-            return;
-        };
-        if std::mem::take(&mut queue.begun) {
-            self.busy.send_modify(|busy| *busy = busy.saturating_sub(1));
-        }
-        if queue.events == 0 {
-            rooms.remove(&room);
-        }
-    }
-}
+/// How long one event may take at its first turn, whatever is asked for it; each time twice as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So many turns it has at most.
+const TRIES_MAX: u32 = 4;
+/// How long a room is left alone after it could not be read or written.
+const REST: Duration = Duration::from_secs(30);
 
 impl Rooms {
-    /// Keeps events that wait for what they follow, in their order, and begins to fetch that. How many of
-    /// them: of one room not more than [`WAITING_MAX`] wait.
+    /// Keeps events of a server that wait for what they follow, in their order, and begins to fetch that. How many
+    /// of them: of one room only so many wait, and never all of one server.
     pub(super) async fn let_wait(
         &self,
         room: &Arc<Room>,
-        mut rows: Vec<WaitingPduRow>,
+        origin: &ServerName,
+        mut json: Vec<String>,
     ) -> error::Result<usize> {
-        let waiting = self.waiting();
-        rows.truncate(waiting.reserve(room.short, rows.len()));
-        if rows.is_empty() {
+        if json.is_empty() {
             return Ok(0);
         }
-        let kept = rows.len();
+        self.learn_what_waits(room).await?;
+        let (waiting, origin) = (self.waiting(), origin.as_str());
+        json.truncate(waiting.reserve(room.short, origin, json.len()));
+        let kept = json.len();
+        let rows: Vec<_> = json
+            .into_iter()
+            .map(|json| WaitingPduRow {
+                origin: origin.to_owned(),
+                json,
+            })
+            .collect();
         let mut left = rows.as_slice();
         while !left.is_empty() {
-            let (mut batch, mut index) = (Batch::new(), 0);
+            let (mut batch, mut count) = (Batch::new(), 0);
             let mut rest = left.iter();
             while batch.len_bytes() < BYTES_AT_ONCE
                 && let Some(row) = rest.next()
             {
-                let key = (room.short, Position::pending(index));
+                let key = (room.short, Position::pending(count));
                 batch.put(&schema::WAITING_PDU_BY_ROOM, &key, row);
-                index += 1;
+                count += 1;
             }
-            if let Err(error) = self.storage().commit(batch).await {
-                (0..left.len()).for_each(|_| waiting.one_less(room.short));
-                return Err(error.into());
+            match self.storage().commit(batch).await {
+                Ok(first) => {
+                    let of = |index| Position::new(first.epoch(), first.stamp(), index);
+                    let positions: Vec<_> = (0..count).map(of).collect();
+                    waiting.came(room.short, origin, &positions);
+                }
+                Err(error) => {
+                    waiting.may_have_come(room.short, origin, left.len());
+                    self.begin_waiting(room);
+                    return Err(error.into());
+                }
             }
             left = rest.as_slice();
         }
@@ -158,14 +86,9 @@ impl Rooms {
 
     /// Works on what waits in a room, beside everything else.
     fn begin_waiting(&self, room: &Arc<Room>) {
-        if self.waiting().came(room.short) {
+        if self.waiting().begins(room.short) {
             let (rooms, room) = (self.clone(), Arc::clone(room));
-            tokio::spawn(async move {
-                if let Err(error) = rooms.work_on_waiting(&room).await {
-                    tracing::error!(room = %room.room_id, %error, "events that wait cannot be taken in");
-                    rooms.waiting().ends(room.short);
-                }
-            });
+            tokio::spawn(async move { rooms.work_on_waiting(&room).await });
         }
     }
 
@@ -196,36 +119,107 @@ impl Rooms {
 
     /// Waits until no room has events that wait.
     pub async fn nothing_waits(&self) {
-        let mut busy = self.waiting().busy.subscribe();
-        // The sender lives as long as the rooms.
-        let _ = busy.wait_for(|busy| *busy == 0).await;
+        self.waiting().nothing_waits().await;
     }
 
-    async fn work_on_waiting(&self, room: &Arc<Room>) -> error::Result<()> {
-        let waiting = self.waiting();
-        let _slot = waiting.slots.acquire().await.map_err(error::internal)?;
+    /// Looks what waits in a room, if that is not known since the server was started, or not any more.
+    async fn learn_what_waits(&self, room: &Room) -> error::Result<()> {
+        if self.waiting().knows(room.short) {
+            return Ok(());
+        }
+        let mut here = Vec::new();
+        let mut range = Range::prefix(&(room.short,)).limit(READ_AT_ONCE);
         loop {
-            waiting.reads(room.short);
             let snapshot = self.snapshot().await?;
-            let ranges = [Range::prefix(&(room.short,)).limit(READ_AT_ONCE)];
-            let rows = snapshot.multi_range(&schema::WAITING_PDU_BY_ROOM, &ranges);
-            let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
-            if rows.is_empty() && waiting.is_done(room.short) {
-                return Ok(());
-            }
-            let rows = self.take_what_lacks_nothing(room, rows).await?;
-            // The others may lack the same.
-            if let Some((key, row)) = rows.into_iter().next() {
-                let taken = self.take_in_waiting(room, row.value);
-                match tokio::time::timeout(PATIENCE, taken).await {
-                    Ok(taken) => taken?,
-                    Err(_) => {
-                        tracing::warn!(room = %room.room_id, "an event takes too long to be taken in, it is dropped");
-                    }
+            let rows = snapshot
+                .multi_range(&schema::WAITING_PDU_BY_ROOM, &[range])
+                .await?;
+            let rows = rows.into_iter().flatten();
+            let read = here.len();
+            here.extend(rows.map(|((_, position), row)| (position, row.value.origin)));
+            match here.last() {
+                Some((last, _)) if here.len() > read => {
+                    let last = (room.short, *last);
+                    range = Range::prefix(&(room.short,))
+                        .after(&last)
+                        .limit(READ_AT_ONCE);
                 }
-                self.is_done_with(room, &[key]).await?;
+                _ => break,
             }
         }
+        self.waiting().learn(room.short, here);
+        Ok(())
+    }
+
+    /// Works on what waits in a room, turn by turn. What cannot be read or written is tried again.
+    async fn work_on_waiting(&self, room: &Arc<Room>) {
+        loop {
+            match self.take_turn(room).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(room = %room.room_id, %error, "events that wait cannot be taken in");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for the turn of a room, and uses it. Not if nothing waits there any more.
+    async fn take_turn(&self, room: &Arc<Room>) -> error::Result<bool> {
+        self.learn_what_waits(room).await?;
+        let waiting = self.waiting();
+        if waiting.is_done(room.short) {
+            return Ok(false);
+        }
+        let Some(turn) = waiting.turn(room.short).await else {
+            return Ok(true);
+        };
+        let patience = PATIENCE.saturating_mul(2_u32.saturating_pow(turn.share.tries));
+        match tokio::time::timeout(patience, self.use_turn(room, &turn)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.tried_in_vain(room, &turn.share).await?;
+                return Err(error);
+            }
+            Err(_) => self.tried_in_vain(room, &turn.share).await?,
+        }
+        Ok(true)
+    }
+
+    /// Counts a turn that led to nothing. The event is dropped if it has had so many that it may have no more.
+    async fn tried_in_vain(&self, room: &Room, share: &Share) -> error::Result<()> {
+        if self.waiting().tried(room.short, share) < TRIES_MAX {
+            return Ok(());
+        }
+        let origin = &share.origin;
+        tracing::warn!(room = %room.room_id, %origin, "an event cannot be taken in, or not in time, it is dropped");
+        self.is_done_with(room, &[(room.short, share.first)]).await
+    }
+
+    /// Takes in what lacks nothing any more, and what the turn is for.
+    async fn use_turn(&self, room: &Arc<Room>, turn: &Turn<'_>) -> error::Result<()> {
+        let share = &turn.share;
+        let keys = share.events.iter().map(|position| (room.short, *position));
+        let keys: Vec<_> = keys.collect();
+        let snapshot = self.snapshot().await?;
+        let found = snapshot.multi_get(&schema::WAITING_PDU_BY_ROOM, &keys);
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for (key, row) in keys.iter().zip(found.await?) {
+            match row {
+                Some(row) => rows.push((*key, row)),
+                None => gone.push(key.1),
+            }
+        }
+        self.waiting().remove(room.short, &gone);
+        let rows = self.take_what_lacks_nothing(room, rows).await?;
+        // The others may lack the same.
+        let first = rows.into_iter().find(|(key, _)| key.1 == share.first);
+        if let Some((key, row)) = first {
+            self.take_in_waiting(room, row.value).await?;
+            self.is_done_with(room, &[key]).await?;
+        }
+        Ok(())
     }
 
     /// Takes in those of some events that wait for nothing, or not any more, or for the policy server alone: the
@@ -254,8 +248,7 @@ impl Rooms {
                 left.push((key, row));
                 continue;
             }
-            let origin = ServerName::parse(&row.value.origin).map_err(error::internal)?;
-            log(room, &origin, id, &received);
+            log(room, &row.value.origin, id, &received);
             done.push(key);
         }
         self.is_done_with(room, &done).await?;
@@ -276,21 +269,21 @@ impl Rooms {
             batch.delete(&schema::WAITING_PDU_BY_ROOM, key);
         }
         self.storage().commit(batch).await?;
-        keys.iter()
-            .for_each(|_| self.waiting().one_less(room.short));
+        let positions: Vec<_> = keys.iter().map(|(_, position)| *position).collect();
+        self.waiting().remove(room.short, &positions);
         Ok(())
     }
 
     /// Takes in an event that waited: fetches what it lacks.
     async fn take_in_waiting(&self, room: &Arc<Room>, row: WaitingPduRow) -> error::Result<()> {
-        let origin = ServerName::parse(&row.origin).map_err(error::internal)?;
         let Some(pdu) = read(room, &row)? else {
             return Ok(());
         };
-        let first = [&*origin, pdu.sender().server_name()];
+        let origin = <&ServerName>::try_from(row.origin.as_str()).map_err(error::internal)?;
+        let first = [origin, pdu.sender().server_name()];
         let asking = Asking::about(self, room, &first).await?;
         let received = asking.take_in(&pdu).await?;
-        log(room, &origin, &pdu.event_id().to_owned(), &received);
+        log(room, &row.origin, &pdu.event_id().to_owned(), &received);
         Ok(())
     }
 }
@@ -307,31 +300,4 @@ fn read(room: &Room, row: &WaitingPduRow) -> error::Result<Option<Arc<Pdu>>> {
         true => Arc::new(pdu),
         false => Arc::new(pdu.redacted(room.rules).map_err(error::internal)?),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_one_room_so_many_wait_and_others_are_not_in_their_way() {
-        let waiting = Waiting::default();
-        let (one, other) = (ShortRoomId([1; 8]), ShortRoomId([2; 8]));
-        assert_eq!(waiting.reserve(one, WAITING_MAX - 1), WAITING_MAX - 1);
-        assert!(waiting.came(one));
-        assert_eq!(waiting.reserve(one, 50), 1);
-        assert_eq!(waiting.reserve(one, 50), 0);
-        assert_eq!(waiting.reserve(other, 50), 50);
-        assert!(!waiting.came(one), "it is worked on already");
-        // What comes while the last rows were read is read too.
-        waiting.reads(one);
-        waiting.came(one);
-        assert!(!waiting.is_done(one));
-        waiting.reads(one);
-        (0..WAITING_MAX).for_each(|_| waiting.one_less(one));
-        assert!(waiting.is_done(one));
-        assert_eq!(*waiting.busy.borrow(), 0);
-        assert_eq!(waiting.reserve(one, 1), 1);
-        assert!(waiting.came(one), "it is begun with anew");
-    }
 }

@@ -211,3 +211,33 @@ async fn a_state_that_is_told_brings_nobody_back() {
     let out = BTreeSet::from([carol.to_string()]);
     assert_eq!(members(&world, "ban").await, out);
 }
+
+#[tokio::test]
+async fn a_depth_that_has_come_as_far_as_it_can_stays_there() {
+    const DEEPEST: u64 = (1 << 53) - 1;
+    for version in [RoomVersionId::V2, RoomVersionId::V11, RoomVersionId::V12] {
+        let mut world = World::new(version.clone()).await;
+        let (last, bob) = (world.last.clone(), world.bob.clone());
+        let content = json!({ "msgtype": "m.text", "body": "from far below" });
+        let mut draft = world.draft(&bob, "m.room.message", None, &content, &[&last]);
+        draft.depth = DEEPEST;
+        let deep = world.sign(&draft);
+        assert_eq!(world.send(&[&deep]).await, [Ok(())]);
+        assert!(world.sees(&deep).await);
+        // We go on, and what we say is an event for others as well.
+        let mut before = id(&deep);
+        for body in ["one", "two"] {
+            let said = world.say(body).await;
+            let far = world.far.server_name();
+            let event = world.server.rooms.serve_event(far, &said).await.unwrap();
+            let event = Pdu::parse(&event, world.rules).unwrap();
+            assert_eq!(event.event_id(), said, "{version}");
+            assert_eq!(event.depth(), DEEPEST, "{version}");
+            assert_eq!(event.prev_events(), [before], "{version}");
+            before = said;
+        }
+        let answer = world.message("and back", &[&before]);
+        assert_eq!(world.send(&[&answer]).await, [Ok(())]);
+        assert!(world.sees(&answer).await, "{version}");
+    }
+}

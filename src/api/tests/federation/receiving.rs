@@ -272,17 +272,26 @@ async fn what_no_honest_server_sends_is_dropped() {
     let last = world.last.clone();
     let honest = world.message("honest", &[&last]);
     let text = String::from_utf8(honest.json().to_vec()).unwrap();
-    for wrong in [
-        text.replace("\"depth\":", "\"depth\":-"),
-        text.replace("\"m.text\"", "1.5"),
-        text.replace("honest", &"x".repeat(70_000)),
-        text.replace("\"sender\":\"@bob", "\"sender\":\"bob"),
-        text.replace("\"prev_events\":[", "\"prev_events\":[1,"),
-        json!({ "room_id": world.room }).to_string(),
+    for (wrong, named) in [
+        (text.replace("\"depth\":", "\"depth\":-"), true),
+        (text.replace("\"m.text\"", "1.5"), false),
+        (text.replace("honest", &"x".repeat(70_000)), true),
+        (text.replace("\"sender\":\"@bob", "\"sender\":\"bob"), true),
+        (
+            text.replace("\"prev_events\":[", "\"prev_events\":[1,"),
+            true,
+        ),
+        (
+            text.replace("\"content\":{", "\"content\":7,\"x\":{"),
+            false,
+        ),
+        (json!({ "room_id": world.room }).to_string(), false),
     ] {
         let answer = world
             .send_raw(vec![RawValue::from_string(wrong).unwrap()])
             .await;
+        // Who sent it is told what is wrong wherever it can be named.
+        assert_eq!(answer.pdus.len(), usize::from(named), "{:?}", answer.pdus);
         assert!(
             answer.pdus.values().all(Result::is_err),
             "{:?}",
