@@ -1,6 +1,10 @@
 //! Servers that did not answer, which are left alone for a while: the longer, the more often it happened.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    time::Duration,
+};
 
 use error::Result;
 use parking_lot::Mutex;
@@ -19,15 +23,59 @@ const FIRST: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// How many servers are remembered. Of more the one is forgotten that may be asked soonest.
-const MAX_SERVERS: usize = 50_000;
+const MAX_SERVERS: usize = if cfg!(test) { 50 } else { 50_000 };
+
+/// Rows that are read together.
+const READ_AT_ONCE: usize = if cfg!(test) { 20 } else { 1_000 };
 
 /// The servers that did not answer lately.
 pub(crate) struct BackOff {
     storage: Storage,
     random: Random,
     longest: Duration,
-    servers: Mutex<HashMap<OwnedServerName, State>>,
+    servers: Mutex<Servers>,
 }
+
+#[derive(Default)]
+struct Servers {
+    states: HashMap<OwnedServerName, State>,
+    /// Those that may be asked soonest come first.
+    by_until: BTreeSet<(u64, OwnedServerName)>,
+}
+
+impl Servers {
+    fn insert(&mut self, server: OwnedServerName, state: State) {
+        self.remove(&server);
+        self.by_until.insert((state.until_ts, server.clone()));
+        self.states.insert(server, state);
+    }
+
+    fn remove(&mut self, server: &ServerName) -> Option<State> {
+        let (server, state) = self.states.remove_entry(server)?;
+        self.by_until.remove(&(state.until_ts, server));
+        Some(state)
+    }
+
+    /// Forgets those that may be asked soonest, so that there is room for one more: those of which there are rows.
+    fn make_room(&mut self) -> Vec<OwnedServerName> {
+        let mut stored = Vec::new();
+        while self.states.len() >= MAX_SERVERS
+            && let Some((_, server)) = self.by_until.pop_first()
+        {
+            if self
+                .states
+                .remove(&server)
+                .is_some_and(|state| state.stored)
+            {
+                stored.push(server);
+            }
+        }
+        stored
+    }
+}
+
+/// What is to be written of servers: nothing any more of those that have no state.
+type Changes = Vec<(OwnedServerName, Option<State>)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
@@ -48,48 +96,55 @@ impl BackOff {
         random: &Random,
         longest: Duration,
     ) -> Result<Self> {
-        let rows = storage.snapshot(Position::START).await?;
-        let rows = rows
-            .multi_range(&BACK_OFF_BY_SERVER, &[Range::prefix(&())])
-            .await?;
-        let states = rows.into_iter().flatten().filter_map(|(_, found)| {
-            let row = found.value;
-            let state = State {
-                failures: row.failures,
-                failed_ts: row.failed_ts,
-                until_ts: row.until_ts,
-                stored: true,
+        let mut servers = Servers::default();
+        let mut range = Range::prefix(&()).limit(READ_AT_ONCE);
+        while servers.states.len() < MAX_SERVERS {
+            let snapshot = storage.snapshot(Position::START).await?;
+            let rows = snapshot.multi_range(&BACK_OFF_BY_SERVER, &[range]).await?;
+            let rows: Vec<_> = rows.into_iter().flatten().collect();
+            let Some((last, _)) = rows.last() else {
+                break;
             };
-            Some((ServerName::parse(row.server).ok()?, state))
-        });
+            range = Range::prefix(&()).after(last).limit(READ_AT_ONCE);
+            let left = MAX_SERVERS - servers.states.len();
+            for row in rows.into_iter().take(left).map(|(_, found)| found.value) {
+                let state = State {
+                    failures: row.failures,
+                    failed_ts: row.failed_ts,
+                    until_ts: row.until_ts,
+                    stored: true,
+                };
+                if let Ok(server) = ServerName::parse(row.server) {
+                    servers.insert(server, state);
+                }
+            }
+        }
         Ok(Self {
             storage: storage.clone(),
             random: random.clone(),
             longest,
-            servers: Mutex::new(states.take(MAX_SERVERS).collect()),
+            servers: Mutex::new(servers),
         })
     }
 
     /// Until when a server is left alone; none if it may be asked.
     fn until(&self, server: &ServerName, now: u64) -> Option<u64> {
-        let until = self.servers.lock().get(server)?.until_ts;
+        let until = self.servers.lock().states.get(server)?.until_ts;
         (until > now).then_some(until)
     }
 
-    /// Notes that a server did not answer what it was asked at `began`. Requests that went out together
-    /// count once.
-    fn note(&self, server: &ServerName, began: u64, now: u64) -> Option<State> {
+    /// Notes that a server did not answer what it was asked at `began`: what is to be written. Requests that went
+    /// out together count once.
+    fn note(&self, server: &ServerName, began: u64, now: u64) -> Changes {
         let mut servers = self.servers.lock();
-        let before = servers.get(server).copied();
+        let before = servers.states.get(server).copied();
         if before.is_some_and(|before| began < before.failed_ts) {
-            return None;
+            return Changes::new();
         }
-        if before.is_none() && servers.len() >= MAX_SERVERS {
-            let soonest = servers.iter().min_by_key(|(_, state)| state.until_ts);
-            if let Some(soonest) = soonest.map(|(server, _)| server.clone()) {
-                servers.remove(&soonest);
-            }
-        }
+        let forgotten = match before {
+            Some(_) => Vec::new(),
+            None => servers.make_room(),
+        };
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1).min(30));
         let wait = FIRST.saturating_mul(factor).min(self.longest);
@@ -104,7 +159,9 @@ impl BackOff {
             stored: wait >= REMEMBERED || before.is_some_and(|before| before.stored),
         };
         servers.insert(server.to_owned(), state);
-        state.stored.then_some(state)
+        let changed = state.stored.then(|| (server.to_owned(), Some(state)));
+        let forgotten = forgotten.into_iter().map(|server| (server, None));
+        forgotten.chain(changed).collect()
     }
 
     /// Forgets a server; whether there was a row of it.
@@ -113,26 +170,31 @@ impl BackOff {
         servers.remove(server).is_some_and(|state| state.stored)
     }
 
-    /// Writes what is remembered of a server. What is lost of it is no harm.
-    async fn store(&self, server: &ServerName, state: Option<State>) {
-        let key = self.storage.hash("server", server);
+    /// Writes what is remembered of servers. What is lost of it is no harm.
+    async fn store(&self, changes: Changes) {
+        if changes.is_empty() {
+            return;
+        }
         let mut batch = Batch::new();
-        match state {
-            Some(state) => {
-                let row = BackOffRow {
-                    server: server.to_string(),
-                    failures: state.failures,
-                    failed_ts: state.failed_ts,
-                    until_ts: state.until_ts,
-                };
-                batch.put(&BACK_OFF_BY_SERVER, &key, &row);
+        for (server, state) in changes {
+            let key = self.storage.hash("server", &server);
+            match state {
+                Some(state) => {
+                    let row = BackOffRow {
+                        server: server.to_string(),
+                        failures: state.failures,
+                        failed_ts: state.failed_ts,
+                        until_ts: state.until_ts,
+                    };
+                    batch.put(&BACK_OFF_BY_SERVER, &key, &row);
+                }
+                None => batch.delete(&BACK_OFF_BY_SERVER, &key),
             }
-            None => batch.delete(&BACK_OFF_BY_SERVER, &key),
         }
         match self.storage.commit(batch).await {
             Ok(_) | Err(CommitError::Unknown) => {}
             Err(error) => {
-                tracing::warn!(%server, %error, "whether a server answers could not be written down");
+                tracing::warn!(%error, "whether servers answer could not be written down");
             }
         }
     }
@@ -140,7 +202,7 @@ impl BackOff {
 
 impl fmt::Debug for BackOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BackOff({})", self.servers.lock().len())
+        write!(f, "BackOff({})", self.servers.lock().states.len())
     }
 }
 
@@ -158,15 +220,15 @@ impl Federation {
     /// A server spoke: whatever was wrong with it may be over, and it is worth asking.
     pub async fn answered(&self, server: &ServerName) {
         if self.0.back_off.clear(server) {
-            self.0.back_off.store(server, None).await;
+            let forgotten = vec![(server.to_owned(), None)];
+            self.0.back_off.store(forgotten).await;
         }
     }
 
     /// A server did not answer what it was asked at `began`, in milliseconds since 1970.
     pub(crate) async fn failed(&self, server: &ServerName, began: u64) {
-        if let Some(state) = self.0.back_off.note(server, began, self.now()) {
-            self.0.back_off.store(server, Some(state)).await;
-        }
+        let changes = self.0.back_off.note(server, began, self.now());
+        self.0.back_off.store(changes).await;
     }
 }
 
@@ -224,15 +286,50 @@ mod tests {
         let back_off = open(&storage).await;
         let mut now = 0;
         for _ in 0..8 {
-            if let Some(state) = back_off.note(server, now, now) {
-                back_off.store(server, Some(state)).await;
-            }
+            back_off.store(back_off.note(server, now, now)).await;
             now = back_off.until(server, now).unwrap();
         }
         let again = open(&storage).await;
         assert_eq!(again.until(server, 0), Some(now));
         assert!(again.clear(server));
-        again.store(server, None).await;
+        again.store(vec![(server.to_owned(), None)]).await;
         assert_eq!(open(&storage).await.until(server, 0), None);
+    }
+
+    #[tokio::test]
+    async fn of_more_servers_than_are_remembered_nothing_is_left() {
+        let storage = Storage::model();
+        let back_off = open(&storage).await;
+        let rows = async || {
+            let snapshot = storage.snapshot(Position::START).await.unwrap();
+            let range = [Range::prefix(&())];
+            let rows = snapshot.multi_range(&BACK_OFF_BY_SERVER, &range).await;
+            rows.unwrap().remove(0).len()
+        };
+        // Each has failed so often that it is written down, one after the other.
+        let server = |number| ServerName::parse(format!("s{number}.example")).unwrap();
+        let mut now = 0;
+        for number in 0..MAX_SERVERS + 10 {
+            for _ in 0..8 {
+                now += 1;
+                back_off
+                    .store(back_off.note(&server(number), now, now))
+                    .await;
+            }
+        }
+        assert_eq!(back_off.servers.lock().states.len(), MAX_SERVERS);
+        assert_eq!(back_off.servers.lock().by_until.len(), MAX_SERVERS);
+        assert_eq!(rows().await, MAX_SERVERS);
+        let again = open(&storage).await;
+        let mut left_alone = Vec::new();
+        for number in 0..MAX_SERVERS + 10 {
+            let until = back_off.until(&server(number), now);
+            assert_eq!(again.until(&server(number), now), until);
+            left_alone.extend(until.map(|_| server(number)));
+        }
+        assert_eq!(left_alone.len(), MAX_SERVERS);
+        // Who answers is out of both.
+        assert!(back_off.clear(&left_alone[30]));
+        assert_eq!(back_off.servers.lock().by_until.len(), MAX_SERVERS - 1);
     }
 }

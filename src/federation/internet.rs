@@ -45,9 +45,6 @@ const MAX_HEADERS: usize = 100;
 /// How often one is sent elsewhere when looking for who answers for a server.
 const MAX_REDIRECTS: u32 = 5;
 
-/// How long looking for that may take.
-const TIME_TO_FIND: Duration = Duration::from_secs(20);
-
 /// The way to other servers over the internet.
 pub struct Http {
     /// To Matrix servers.
@@ -116,7 +113,7 @@ impl Http {
     async fn fetch_well_known(&self, server: &ServerName) -> Option<Response<Bytes>> {
         let uri = format!("https://{}{}", server.host(), well_known::PATH);
         let fetch = self.fetch_from_web(uri.parse().ok()?, well_known::MAX_BYTES);
-        let answer = tokio::time::timeout(TIME_TO_FIND, fetch).await.ok()?;
+        let answer = tokio::time::timeout(well_known::TIME, fetch).await.ok()?;
         answer.ok()
     }
 

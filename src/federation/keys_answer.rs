@@ -63,7 +63,11 @@ impl KeysAnswer {
         let server = ServerName::parse(server).map_err(|_| KeysFault::Field("server_name"))?;
         let valid_until = time(object.get("valid_until_ts"), "valid_until_ts")?;
         let listed = members(&object, "verify_keys")?.ok_or(KeysFault::Field("verify_keys"))?;
-        let old = members(&object, "old_verify_keys")?;
+        // Servers in Go write `null` for a map that is empty.
+        let old = match object.get("old_verify_keys") {
+            Some(Value::Null) => None,
+            _ => members(&object, "old_verify_keys")?,
+        };
         if listed.len() + old.map_or(0, Object::len) > MAX_KEYS {
             return Err(KeysFault::TooMany);
         }
@@ -305,6 +309,19 @@ mod tests {
             KeysAnswer::read(&json),
             Err(KeysFault::Signature(_))
         ));
+    }
+
+    #[test]
+    fn a_server_that_has_no_old_keys_may_say_that_it_has_none() {
+        let own = key(1, "a");
+        for none in [json!(null), json!({})] {
+            let value = json!({
+                "server_name": "a.example", "valid_until_ts": 1, "old_verify_keys": none,
+                "verify_keys": { "ed25519:a": entry(&own) },
+            });
+            let answer = KeysAnswer::read(&signed(&value, "a.example", &[&own])).unwrap();
+            assert_eq!((answer.keys.len(), answer.old.len()), (1, 0));
+        }
     }
 
     #[test]

@@ -1,24 +1,35 @@
 //! The keys of other servers: from memory, from storage, from the servers themselves, from notaries.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use error::Result;
 use futures_util::{StreamExt as _, stream};
-use parking_lot::Mutex;
 use pdu::{PublicKey, VerifyKey};
 use quick_cache::sync::Cache;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, ServerName,
     ServerSigningKeyId, UInt, api::federation::discovery::get_server_keys,
 };
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
 use crate::{
-    Federation, Patience,
+    Failure, Federation, Patience,
     keys_answer::{self, KeysAnswer},
 };
 
 mod notaries;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod vouch;
 
 /// How many servers' keys are kept in memory.
@@ -32,7 +43,17 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_VALIDITY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How many servers are asked at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
+
+/// How many servers are asked for one list of signatures, at most: those first by which the most is signed.
+const SERVERS_MAX: usize = 20_000;
+
+/// How long servers are asked for one list of signatures, however many they are, and then notaries. What is not
+/// known by then is not known.
+const TIME_FOR_ALL: Duration = Duration::from_secs(120);
+
+/// How many servers' keys are looked up in storage together.
+const LOOKED_UP_AT_ONCE: usize = 2_000;
 
 /// How long a server may take to name its keys.
 const PATIENCE: Patience = Patience {
@@ -108,15 +129,28 @@ pub(crate) struct RemoteKeys {
     known: Cache<OwnedServerName, Arc<KeysOf>>,
     /// When a server was last asked, and its turn: who comes while it is asked waits for what it says.
     asked: Cache<OwnedServerName, Arc<Turn>>,
+    /// For how many servers others ask us, as a notary, at the same time.
+    vouching: Semaphore,
 }
 
+/// When somebody was last asked for the keys of a server, in milliseconds since 1970. Whoever asks holds it.
 #[derive(Default)]
 struct Turn {
-    lock: tokio::sync::Mutex<()>,
-    /// In milliseconds since 1970.
-    last: Mutex<Option<u64>>,
-    /// When notaries were last asked about it, in milliseconds since 1970.
-    last_of_notaries: Mutex<Option<u64>>,
+    /// The server itself.
+    own: Mutex<Option<u64>>,
+    /// Notaries.
+    notaries: Arc<Mutex<Option<u64>>>,
+}
+
+/// Whether somebody who was last asked then may be asked again by one who came at `came`.
+fn is_rested(last: Option<u64>, pause: Duration, came: u64) -> bool {
+    let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    last.is_none_or(|last| last.saturating_add(pause) <= came)
+}
+
+/// Whether nobody was asked, so that nobody need rest.
+fn was_not_asked<T>(answer: &Result<T, Failure>) -> bool {
+    matches!(answer, Err(Failure::BackingOff(_) | Failure::Forbidden(_)))
 }
 
 impl RemoteKeys {
@@ -124,6 +158,7 @@ impl RemoteKeys {
         Self {
             known: Cache::new(SERVERS_IN_MEMORY),
             asked: Cache::new(SERVERS_IN_MEMORY),
+            vouching: Semaphore::new(AT_ONCE),
         }
     }
 
@@ -152,8 +187,8 @@ pub(crate) enum Asking {
 }
 
 impl Federation {
-    /// Keys for all of these, as far as they can be had: what is lacking is fetched from the servers
-    /// themselves, then from notaries.
+    /// Keys for all of these, as far as they can be had in time: what is lacking is fetched from the servers
+    /// themselves, then from notaries. A list that names servers without end is looked at as far as that goes.
     ///
     /// # Errors
     ///
@@ -177,16 +212,24 @@ impl Federation {
         if missing.is_empty() {
             return Ok(found);
         }
-        let asked = stream::iter(servers_of(&missing))
+        let servers = most_wanted(&missing);
+        let asked = stream::iter(servers)
             .map(|server| self.ask_for_keys(server, asking))
             .buffer_unordered(AT_ONCE);
-        asked.collect::<()>().await;
+        if timeout(TIME_FOR_ALL, asked.collect::<()>()).await.is_err() {
+            tracing::warn!("not all servers that signed something could be asked for their keys");
+        }
         self.load_keys(&missing, &mut found).await?;
         let missing = lacking(&found);
         if missing.is_empty() || self.settings().notaries.is_empty() {
             return Ok(found);
         }
-        self.ask_notaries(&missing).await;
+        if timeout(TIME_FOR_ALL, self.ask_notaries(&missing))
+            .await
+            .is_err()
+        {
+            tracing::warn!("notaries could not be asked for all keys that are missing");
+        }
         self.load_keys(&missing, &mut found).await?;
         Ok(found)
     }
@@ -214,10 +257,8 @@ impl Federation {
     async fn ask_for_keys(&self, server: OwnedServerName, asking: Asking) {
         let turn = self.0.remote_keys.turn(&server);
         let came = self.now();
-        let _lock = turn.lock.lock().await;
-        let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX);
-        let last = *turn.last.lock();
-        if last.is_some_and(|last| last.saturating_add(pause) > came) {
+        let mut last = turn.own.lock().await;
+        if !is_rested(*last, PAUSE, came) {
             return;
         }
         let patience = match asking {
@@ -227,7 +268,9 @@ impl Federation {
         let answer = self
             .ask_raw(&server, get_server_keys::v2::Request::new(), patience)
             .await;
-        *turn.last.lock() = Some(self.now());
+        if !was_not_asked(&answer) {
+            *last = Some(self.now());
+        }
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
@@ -254,4 +297,16 @@ fn servers_of(wanted: &[&Wanted]) -> Vec<OwnedServerName> {
     servers.sort();
     servers.dedup();
     servers
+}
+
+/// The servers of these by which the most is signed, as many as are asked.
+fn most_wanted(wanted: &[&Wanted]) -> Vec<OwnedServerName> {
+    let mut counts: BTreeMap<&OwnedServerName, usize> = BTreeMap::new();
+    for wanted in wanted {
+        *counts.entry(&wanted.server).or_default() += 1;
+    }
+    let mut servers: Vec<_> = counts.into_iter().collect();
+    servers.sort_by_key(|(_, count)| Reverse(*count));
+    let servers = servers.into_iter().take(SERVERS_MAX);
+    servers.map(|(server, _)| server.clone()).collect()
 }

@@ -31,6 +31,13 @@ const FIRST_FAILURE: Duration = Duration::from_secs(60);
 /// The longest time for which that is remembered.
 const LONGEST_FAILURE: Duration = Duration::from_secs(60 * 60);
 
+/// Who gives up after so long gave up because there was no answer.
+const LONG: Duration = Duration::from_secs(3);
+
+/// How long looking may take: much less than whoever wants something of the server has patience for, so that there
+/// is time left to ask it where it is without an answer.
+pub(crate) const TIME: Duration = Duration::from_secs(6);
+
 /// The longest answer, in bytes.
 pub(crate) const MAX_BYTES: usize = 50 << 10;
 
@@ -80,15 +87,17 @@ impl WellKnown {
         let place = self.place(server);
         let mut kept = place.lock().await;
         let now = self.clock.elapsed();
-        let fresh = match kept.take() {
-            Some(good) if good.until > now => good,
-            old => {
-                let answer = fetch().await;
-                next(old, answer.as_ref(), self.clock.elapsed())
-            }
-        };
-        let delegate = fresh.delegate.clone();
-        *kept = Some(fresh);
+        if kept.as_ref().is_none_or(|kept| kept.until <= now) {
+            let looking = Looking {
+                kept: &mut kept,
+                clock: &self.clock,
+                began: now,
+                ended: false,
+            };
+            let answer = fetch().await;
+            looking.found(answer.as_ref());
+        }
+        let delegate = kept.as_ref().and_then(|kept| kept.delegate.clone());
         delegate.unwrap_or_else(|| server.to_owned())
     }
 
@@ -97,6 +106,36 @@ impl WellKnown {
         match self.kept.get_or_insert_with(server, new) {
             Ok(place) => place,
             Err(never) => match never {},
+        }
+    }
+}
+
+/// Looking for who answers for a server. Whoever waits for it may give up before it ends: what was known stays known,
+/// and if it took long by then, it counts as no answer, so that those who come next do not all wait as long.
+struct Looking<'a> {
+    kept: &'a mut Option<Kept>,
+    clock: &'a Clock,
+    began: Duration,
+    ended: bool,
+}
+
+impl Looking<'_> {
+    fn found(mut self, answer: Option<&Response<Bytes>>) {
+        self.ended = true;
+        self.keep(answer);
+    }
+
+    fn keep(&mut self, answer: Option<&Response<Bytes>>) {
+        let fresh = next(self.kept.take(), answer, self.clock.elapsed());
+        *self.kept = Some(fresh);
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        let took = self.clock.elapsed().saturating_sub(self.began);
+        if !self.ended && took >= LONG {
+            self.keep(None);
         }
     }
 }
@@ -173,6 +212,7 @@ mod tests {
 
     use std::{cell::Cell, future::ready};
 
+    use futures_util::FutureExt as _;
     use ruma::server_name;
 
     use super::*;
@@ -269,6 +309,38 @@ mod tests {
                 world.clock.advance(Duration::from_secs(1));
             }
         }
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_leaves_what_is_known_behind() {
+        let server = server_name!("a.example");
+        let world = World::new();
+        world
+            .host_of(server, answer(200, "max-age=3600", MOVED))
+            .await;
+        world.clock.advance(Duration::from_secs(3601));
+        let wait = |seconds| {
+            let mut waits = Box::pin(world.known.host_of(server, std::future::pending));
+            assert!((&mut waits).now_or_never().is_none());
+            world.clock.advance(Duration::from_secs(seconds));
+        };
+        // Somebody who went away soon says nothing about the web server: it is asked again.
+        wait(1);
+        assert_eq!(world.host_of(server, None).await, "host.example:443");
+        assert_eq!(world.asked.get(), 2);
+        world.clock.advance(Duration::from_secs(61));
+        // After a while it counts as no answer.
+        wait(5);
+        assert_eq!(world.host_of(server, None).await, "host.example:443");
+        assert_eq!(world.asked.get(), 2);
+        // So too where nothing was known.
+        let other = server_name!("b.example");
+        let mut waits = Box::pin(world.known.host_of(other, std::future::pending));
+        assert!((&mut waits).now_or_never().is_none());
+        world.clock.advance(Duration::from_secs(5));
+        drop(waits);
+        assert_eq!(world.host_of(other, None).await, "b.example");
+        assert_eq!(world.asked.get(), 2);
     }
 
     #[tokio::test]

@@ -1,14 +1,14 @@
 //! Asking notaries for the keys of servers that do not answer themselves
 //! ([spec](https://spec.matrix.org/v1.19/server-server-api/#querying-keys-through-another-server)).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, ServerName, UInt,
     api::federation::discovery::get_remote_server_keys_batch::v2::{QueryCriteria, Request},
 };
 
-use super::{Asking, KeysOfServers, PATIENCE, SignatureOf, Wanted};
+use super::{Asking, KeysOfServers, PATIENCE, SignatureOf, Wanted, is_rested, was_not_asked};
 use crate::{
     Federation, Patience,
     keys_answer::{self, KeysAnswer},
@@ -31,34 +31,50 @@ type Query = BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, QueryCr
 impl Federation {
     /// Asks the notaries, one after the other until all is known, and stores what servers have said to them.
     pub(super) async fn ask_notaries(&self, wanted: &[&Wanted]) {
-        let notaries = self.settings().notaries.clone();
-        let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX);
-        let now = self.now();
-        let mut left: Vec<&Wanted> = wanted.to_vec();
-        let mut servers = super::servers_of(&left);
-        servers.retain(|server| {
+        let mut by_server: BTreeMap<&OwnedServerName, Vec<&Wanted>> = BTreeMap::new();
+        for wanted in wanted {
+            by_server.entry(&wanted.server).or_default().push(wanted);
+        }
+        let by_server: Vec<_> = by_server.into_iter().collect();
+        for some in by_server.chunks(SERVERS_A_REQUEST) {
+            self.ask_notaries_about(some).await;
+        }
+    }
+
+    /// The same for as many servers as one request is about, in the order of their names. Who comes meanwhile for
+    /// one of them waits for what the notaries say.
+    async fn ask_notaries_about(&self, wanted: &[(&OwnedServerName, Vec<&Wanted>)]) {
+        let came = self.now();
+        let (mut turns, mut left) = (Vec::new(), Vec::new());
+        for (server, wanted) in wanted {
+            // All take them in the order of the names: nobody waits for somebody who waits for them.
             let turn = self.0.remote_keys.turn(server);
-            let last = turn.last_of_notaries.lock().replace(now);
-            last.is_none_or(|last| last.saturating_add(pause) <= now)
-        });
-        left.retain(|wanted| servers.contains(&wanted.server));
-        for notary in notaries.iter().filter(|name| *name != self.server_name()) {
-            for wanted in left.chunks(SERVERS_A_REQUEST) {
-                self.ask_notary(notary, wanted).await;
+            let turn = Arc::clone(&turn.notaries).lock_owned().await;
+            if is_rested(*turn, PAUSE, came) {
+                turns.push(turn);
+                left.extend(wanted);
             }
+        }
+        for notary in &self.settings().notaries {
+            if left.is_empty() {
+                return;
+            }
+            if notary == self.server_name() || !self.ask_notary(notary, &left).await {
+                continue;
+            }
+            let now = self.now();
+            turns.iter_mut().for_each(|turn| **turn = Some(now));
             let mut found = KeysOfServers::new();
             if let Err(error) = self.load_keys(&left, &mut found).await {
                 tracing::error!(%error, "keys cannot be read");
                 return;
             }
             left.retain(|wanted| !wanted.is_met(&found));
-            if left.is_empty() {
-                return;
-            }
         }
     }
 
-    async fn ask_notary(&self, notary: &ServerName, wanted: &[&Wanted]) {
+    /// Whether a notary was asked: not if it is left alone.
+    async fn ask_notary(&self, notary: &ServerName, wanted: &[&Wanted]) -> bool {
         let mut query = Query::new();
         for wanted in wanted {
             let ids = query.entry(wanted.server.clone()).or_default();
@@ -69,18 +85,20 @@ impl Federation {
                 ids.insert(id.clone(), criteria);
             }
         }
-        let answer = self.ask(notary, Request::new(query), NOTARY_PATIENCE);
-        let answer = match answer.await {
+        let answer = self.ask(notary, Request::new(query), NOTARY_PATIENCE).await;
+        let asked = !was_not_asked(&answer);
+        let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
                 tracing::debug!(%notary, %failure, "a notary does not answer");
-                return;
+                return asked;
             }
         };
         let answers = answer.server_keys.iter().take(SERVERS_A_REQUEST * 4);
         for answer in answers.map(|answer| answer.json().get().as_bytes()) {
             self.believe(notary, wanted, answer).await;
         }
+        asked
     }
 
     /// Stores what a notary passes on, if the notary and the server itself have signed it.

@@ -11,7 +11,9 @@ use storage::{
     schema::{KEYS_ANSWER_BY_SERVER, REMOTE_KEY_BY_SERVER, RemoteKeyRow},
 };
 
-use super::{KeysOf, KeysOfServers, LONGEST_VALIDITY, RemoteKey, Wanted, servers_of};
+use super::{
+    KeysOf, KeysOfServers, LONGEST_VALIDITY, LOOKED_UP_AT_ONCE, RemoteKey, Wanted, servers_of,
+};
 use crate::{Federation, keys_answer::KeysAnswer};
 
 /// How often a change is tried before it is given up.
@@ -36,24 +38,24 @@ impl Federation {
                 None => unknown.push(server),
             }
         }
-        if unknown.is_empty() {
-            return Ok(());
-        }
         let storage = self.storage();
-        let ranges: Vec<_> = unknown
-            .iter()
-            .map(|server| Range::prefix(&(storage.hash("server", server),)))
-            .collect();
-        let snapshot = storage.snapshot(Position::START).await?;
-        let rows = snapshot.multi_range(&REMOTE_KEY_BY_SERVER, &ranges).await?;
-        for (server, rows) in unknown.into_iter().zip(rows) {
-            let keys = rows.iter().filter_map(|(_, row)| read(&row.value));
-            let keys: Arc<KeysOf> = Arc::new(keys.collect());
-            if !keys.is_empty() {
+        for unknown in unknown.chunks(LOOKED_UP_AT_ONCE) {
+            let ranges: Vec<_> = unknown
+                .iter()
+                .map(|server| Range::prefix(&(storage.hash("server", server),)))
+                .collect();
+            let snapshot = storage.snapshot(Position::START).await?;
+            let rows = snapshot.multi_range(&REMOTE_KEY_BY_SERVER, &ranges).await?;
+            for (server, rows) in unknown.iter().zip(rows) {
+                let keys = rows.iter().filter_map(|(_, row)| read(&row.value));
+                let keys: Arc<KeysOf> = Arc::new(keys.collect());
+                if keys.is_empty() {
+                    continue;
+                }
                 let known = Arc::clone(&keys);
                 self.0.remote_keys.known.insert(server.clone(), known);
+                found.insert(server.clone(), keys);
             }
-            found.insert(server, keys);
         }
         Ok(())
     }

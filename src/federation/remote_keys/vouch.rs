@@ -1,11 +1,14 @@
 //! Being a notary: passing on what other servers say of their keys, signed by us
 //! ([spec](https://spec.matrix.org/v1.19/server-server-api/#querying-keys-through-another-server)).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use error::Result;
 use futures_util::{StreamExt as _, stream};
 use ruma::OwnedServerName;
 use storage::{Position, schema::KEYS_ANSWER_BY_SERVER};
+use tokio::time::timeout;
 
 use super::{AT_ONCE, Asking};
 use crate::{
@@ -15,6 +18,9 @@ use crate::{
 
 /// The most servers that may be asked about at once.
 const MAX_SERVERS: usize = 200;
+
+/// How long servers are asked for their keys before the answer is given with what is known.
+const TIME: Duration = Duration::from_secs(30);
 
 impl Federation {
     /// What servers said of their keys, as JSON with our signature beside theirs; nothing of those that never
@@ -50,9 +56,10 @@ impl Federation {
             said
         } else {
             let asked = stream::iter(stale)
-                .map(|name| self.ask_for_keys(name, Asking::IfReachable))
+                .map(|name| self.ask_for_another(name))
                 .buffer_unordered(AT_ONCE);
-            asked.collect::<()>().await;
+            // What is not here by then is not waited for.
+            let _ = timeout(TIME, asked.collect::<()>()).await;
             self.answers_of(&names).await?
         };
         let key = self.signing_keys().current();
@@ -62,6 +69,14 @@ impl Federation {
             .filter_map(|said| keys_answer::sign_too(said, self.server_name(), &key).ok());
         answers.extend(signed);
         Ok(answers)
+    }
+
+    /// Asks a server for its keys because another one wants them: for all others together not more at a time than for
+    /// ourselves.
+    async fn ask_for_another(&self, name: OwnedServerName) {
+        if let Ok(_place) = self.0.remote_keys.vouching.acquire().await {
+            self.ask_for_keys(name, Asking::IfReachable).await;
+        }
     }
 
     /// What servers last said of their keys themselves, in the order of their names.
