@@ -1,6 +1,7 @@
 //! Real servers that talk to each other over TLS, as on the internet but for the names.
 
 mod queries;
+mod ways;
 
 use harness::{Authority, Server};
 
