@@ -23,11 +23,14 @@ use http::{Method, Request, Response};
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, ServerName,
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, ServerName,
     api::federation::transactions::send_transaction_message,
 };
 use serde_json::{Value, json, value::RawValue};
-use storage::{Clock, Faults, Position, Random, Range, Storage, schema};
+use storage::{
+    Clock, Faults, Position, Random, Range, Storage,
+    schema::{self, Membership},
+};
 
 use super::Network;
 use crate::{
@@ -419,10 +422,12 @@ impl World {
         let numbers = room.whole_state(&snapshot, head.root).await.unwrap();
         let events = room.read_state_events(&snapshot, &numbers).await.unwrap();
         let own = Self::person(server);
-        let put_out = events.iter().any(|event| {
-            let about = event.row.header.state_key.as_deref() == Some(own.as_str());
-            about && event.row.header.sender != own
+        let mut about = events.iter().filter(|event| {
+            event.row.header.event_type == "m.room.member"
+                && event.row.header.state_key.as_deref() == Some(own.as_str())
         });
+        let out = about.find(|event| rooms::membership_of(event) != Some(Membership::Join));
+        let out = out.map(|event| event.row.header.event_id.clone());
         let state = events.iter().map(|event| {
             let header = &event.row.header;
             let key = (header.event_type.clone(), header.state_key.clone().unwrap());
@@ -438,8 +443,18 @@ impl World {
             state: state.collect(),
             graph,
             ends,
-            put_out,
+            out,
         }
+    }
+
+    /// Whether a server has an event of the room, accepted or not.
+    async fn has(&self, server: usize, event_id: &str) -> bool {
+        let rooms = &self.servers[server].rooms;
+        let room = rooms.room(&self.room).await.unwrap();
+        let snapshot = rooms.snapshot().await.unwrap();
+        let event_id = EventId::parse(event_id).unwrap();
+        let number = room.find_number(rooms, &snapshot, &event_id).await;
+        number.unwrap().is_some()
     }
 
     /// The events to which one comes from some by their prev events, as far as a server has them.
@@ -472,8 +487,8 @@ struct Opinion {
     state: BTreeMap<(String, String), String>,
     graph: BTreeSet<String>,
     ends: BTreeSet<String>,
-    /// Somebody else has put its person out, as far as it knows.
-    put_out: bool,
+    /// By what its person is out, as far as it knows.
+    out: Option<String>,
 }
 
 async fn run(seed: u64) {
@@ -493,10 +508,11 @@ async fn run(seed: u64) {
             continue;
         }
         let opinion = world.opinion(other).await;
-        if opinion.put_out {
+        if let Some(out) = &opinion.out {
             // The others have undone that since: where levels were raised beside it, the algorithm puts those
-            // first. Who is out is not told.
+            // first. Who is out is not told; nor does it count that somebody leaves who was just put out.
             assert_ne!(other, 1, "nobody puts them out");
+            assert!(world.has(0, out).await, "{name} is out by {out}");
             continue;
         }
         if opinion != expected {
