@@ -1,7 +1,7 @@
 //! Telling a server that lags of its rooms: of each what it was not told of, or where that is much the latest
 //! events alone, behind which it finds the rest by itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pdu::EventNumber;
 use ruma::{ServerName, UserId};
@@ -90,10 +90,13 @@ impl Outbox {
                 return Ok(());
             }
         }
+        let written_again: BTreeSet<_> = rows.iter().map(|((_, room), _)| *room).collect();
         let snapshot = self.rooms().snapshot().await?;
         let ranges = std::slice::from_ref(&range);
         let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
-        let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
+        let mut rows: Vec<_> = rows.await?.into_iter().flatten().collect();
+        // Of a room that came since, what is said from now on is not written down again: it would be lost.
+        rows.retain(|((_, room), _)| written_again.contains(room));
         let (lacking, gone) = lacking(&snapshot, hash, rows).await?;
         transaction.rooms.extend(gone);
         let most = most.min(PDUS_MAX);
