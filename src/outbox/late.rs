@@ -1,7 +1,7 @@
 //! Telling a server that lags of its rooms: of each what it was not told of, or where that is much the latest
 //! events alone, behind which it finds the rest by itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use pdu::EventNumber;
 use ruma::{ServerName, UserId};
@@ -67,36 +67,55 @@ impl Outbox {
         transaction: &mut Transaction,
         most: usize,
     ) -> error::Result<()> {
-        let range = Range::prefix(&(hash,)).limit(ROOMS_MAX);
+        let rooms = self.take_on(server, hash).await?;
+        self.add_rooms(server, hash, &rooms, transaction, most)
+            .await
+    }
+
+    /// The rooms of which a server is to be told next: what is said in these from now on is written down again. Of no
+    /// other one: what is said there counts as written down already.
+    pub(crate) async fn take_on(
+        &self,
+        server: &ServerName,
+        hash: NameHash,
+    ) -> error::Result<Vec<ShortRoomId>> {
+        let ranges = [Range::prefix(&(hash,)).limit(ROOMS_MAX)];
         let snapshot = self.rooms().snapshot().await?;
-        let ranges = std::slice::from_ref(&range);
-        let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
-        let rows: Vec<_> = rows.await?.into_iter().flatten().collect();
-        {
-            // What is said in these rooms from now on is written down again.
-            let mut lanes = self.0.lanes.lock();
-            let Some(lane) = lanes.get_mut(server) else {
-                return Ok(());
-            };
-            if let Some(late) = &mut lane.late {
-                for ((_, room), _) in &rows {
-                    late.known.remove(room);
-                }
-                if rows.is_empty() && late.known.is_empty() {
-                    lane.late = None;
-                }
+        let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, &ranges);
+        let rows = rows.await?.into_iter().flatten();
+        let rooms: Vec<_> = rows.map(|((_, room), _)| room).collect();
+        let mut lanes = self.0.lanes.lock();
+        let Some(lane) = lanes.get_mut(server) else {
+            return Ok(Vec::new());
+        };
+        if let Some(late) = &mut lane.late {
+            for room in &rooms {
+                late.known.remove(room);
             }
-            if rows.is_empty() {
-                return Ok(());
+            if rooms.is_empty() && late.known.is_empty() {
+                lane.late = None;
             }
         }
-        let written_again: BTreeSet<_> = rows.iter().map(|((_, room), _)| *room).collect();
+        Ok(rooms)
+    }
+
+    /// Adds events of rooms that were [taken on](Self::take_on).
+    pub(crate) async fn add_rooms(
+        &self,
+        server: &ServerName,
+        hash: NameHash,
+        rooms: &[ShortRoomId],
+        transaction: &mut Transaction,
+        most: usize,
+    ) -> error::Result<()> {
+        if rooms.is_empty() {
+            return Ok(());
+        }
         let snapshot = self.rooms().snapshot().await?;
-        let ranges = std::slice::from_ref(&range);
-        let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, ranges);
-        let mut rows: Vec<_> = rows.await?.into_iter().flatten().collect();
-        // Of a room that came since, what is said from now on is not written down again: it would be lost.
-        rows.retain(|((_, room), _)| written_again.contains(room));
+        let keys: Vec<_> = rooms.iter().map(|room| (hash, *room)).collect();
+        let rows = snapshot.multi_get(&LATE_ROOM_BY_DESTINATION, &keys).await?;
+        let rows = keys.into_iter().zip(rows);
+        let rows: Vec<_> = rows.filter_map(|(key, row)| Some((key, row?))).collect();
         let (lacking, gone) = lacking(&snapshot, hash, rows).await?;
         transaction.rooms.extend(gone);
         let most = most.min(PDUS_MAX);

@@ -224,7 +224,11 @@ impl Outbox {
         Ok(())
     }
 
-    async fn write_told(&self, server: NameHash, transaction: &Transaction) -> error::Result<()> {
+    pub(crate) async fn write_told(
+        &self,
+        server: NameHash,
+        transaction: &Transaction,
+    ) -> error::Result<()> {
         let mut batch = Batch::new();
         transaction.told(&mut batch, server);
         for one in &transaction.devices {

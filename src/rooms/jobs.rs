@@ -1,8 +1,8 @@
 //! Works off what changes of people leave to be done in rooms: new names in member events, the leaving of
 //! those whose accounts were closed, and word of new devices.
 //!
-//! Some go on side by side ([`under_way`]). Every step may be repeated: a member event that says what is there already is not sent again. A job is
-//! done when its row is deleted on the condition that nobody has asked again meanwhile.
+//! Some go on side by side ([`under_way`]). Every step may be repeated: a member event that says what is there already
+//! is not sent again. A job is done when its row is deleted on the condition that nobody has asked again meanwhile.
 
 mod under_way;
 

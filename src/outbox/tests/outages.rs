@@ -3,6 +3,7 @@
 use storage::schema::{DESTINATION_BY_POSITION, LATE_ROOM_BY_DESTINATION};
 
 use super::*;
+use crate::transaction::Transaction;
 
 #[tokio::test]
 async fn a_server_that_comes_back_gets_what_it_missed_in_order_and_nobody_waits_for_it() {
@@ -45,6 +46,40 @@ async fn a_server_that_comes_back_gets_what_it_missed_in_order_and_nobody_waits_
     world.say(&one, "text 20").await;
     world.send_all().await;
     assert_eq!(world.network.bodies("b.example").last().unwrap(), "text 20");
+}
+
+#[tokio::test]
+async fn a_room_that_lags_while_others_are_told_loses_nothing() {
+    let world = World::new(&["alice"]).await;
+    let (one, two) = (world.room(0).await, world.room(0).await);
+    for room in [&one, &two] {
+        world.far_member(room, "@b:b.example", "join").await;
+    }
+    world.network.mood("b.example", Mood::Away);
+    world.say(&one, "of one").await;
+    world.send_all().await;
+    let server = ServerName::parse("b.example").unwrap();
+    let hash = world.storage.server_hash(&server);
+    let rooms = world.outbox.take_on(&server, hash).await.unwrap();
+    assert_eq!(rooms, [one.short]);
+    // The other one lags from now on.
+    world.say(&two, "before").await;
+    world.outbox.look().await.unwrap();
+    assert_eq!(world.count(&LATE_ROOM_BY_DESTINATION).await, 2);
+    let mut transaction = Transaction::default();
+    let added = world
+        .outbox
+        .add_rooms(&server, hash, &rooms, &mut transaction, 50);
+    added.await.unwrap();
+    world.say(&two, "after").await;
+    world.outbox.look().await.unwrap();
+    // The server has what was added.
+    world.outbox.write_told(hash, &transaction).await.unwrap();
+    world.network.mood("b.example", Mood::Good);
+    world.wait();
+    world.send_all().await;
+    assert_eq!(world.network.bodies("b.example"), ["before", "after"]);
+    assert_eq!(world.count(&LATE_ROOM_BY_DESTINATION).await, 0);
 }
 
 #[tokio::test]
