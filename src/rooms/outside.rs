@@ -22,8 +22,8 @@ pub use self::invited::BroughtInvite;
 pub(crate) use self::seen::servers_of;
 use crate::{Room, Rooms, writer::head_without_events};
 
-/// Servers of one room that are looked at for those with the most people.
-const SERVERS_MAX: usize = 10_000;
+/// Servers of one room that are looked at for those with the most people, at least.
+const LOOKED_AT: usize = 10_000;
 /// Tries to write a row that others write too.
 const TRIES_MAX: usize = 20;
 
@@ -70,8 +70,8 @@ impl Room {
         Ok(joined > 0)
     }
 
-    /// The servers in the room, at most `limit` of them; those with the most people first, of [`SERVERS_MAX`] that
-    /// are looked at.
+    /// The servers in the room, at most `limit` of them; those with the most people first, of [`LOOKED_AT`] if the
+    /// limit is not larger.
     pub async fn servers(
         &self,
         rooms: &Rooms,
@@ -79,7 +79,8 @@ impl Room {
         limit: usize,
     ) -> error::Result<Vec<ServerRow>> {
         let (head, _) = self.joined_of(rooms, snapshot, rooms.server_name()).await?;
-        let range = storage::Range::prefix(&(self.short, head.generation)).limit(SERVERS_MAX);
+        let range =
+            storage::Range::prefix(&(self.short, head.generation)).limit(limit.max(LOOKED_AT));
         let rows = snapshot
             .multi_range(&schema::SERVER_BY_ROOM, &[range])
             .await?;

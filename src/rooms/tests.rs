@@ -20,6 +20,7 @@ mod receive;
 mod redact_all;
 mod relations;
 mod restricted;
+mod servers;
 mod spaces;
 mod visibility;
 
