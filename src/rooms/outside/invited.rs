@@ -40,8 +40,8 @@ impl Rooms {
     ///
     /// 400 `M_INCOMPATIBLE_ROOM_VERSION`, `M_BAD_JSON` if it is no event of that version, `M_INVALID_PARAM` if
     /// the room is known to have another version, or it is no invite of the room by the server's people for ours,
-    /// or not properly signed, or the room is not properly described; 404 `M_NOT_FOUND` if there is no such person; 403 `M_FORBIDDEN` if the room's rules
-    /// do not allow it, 403 `M_INVITE_BLOCKED` if it is not wanted; as [`Rooms::check_admitted`].
+    /// or not properly signed, or the room is not properly described; 404 `M_NOT_FOUND` if there is no such person;
+    /// 403 `M_FORBIDDEN` if the room's rules do not allow it, 403 `M_INVITE_BLOCKED` if it is not wanted; as [`Rooms::check_admitted`].
     pub async fn take_invite(
         &self,
         origin: &ServerName,

@@ -16,7 +16,7 @@ use pdu::{
 use ruma::{OwnedServerName, UserId, events::StateEventType};
 use serde::{Deserialize, Serialize};
 use storage::{
-    Batch, NameHash, Range, Raw, ShortRoomId, Topic,
+    Batch, NameHash, Range, Raw, ShortRoomId, Snapshot, Topic,
     schema::{
         self, Generation, JobRow, MemberRow, Membership, RemoteRoomRow, ServerRow, Visibility,
     },
@@ -104,13 +104,14 @@ pub(super) async fn write(
     let own = own.into_iter().flatten().next();
     writing.written.was_here = own.is_some_and(|row| row.value.joined > 0);
     if let Some(unstored) = unstored {
-        writing.events(old, std::slice::from_ref(unstored)).await?;
+        let events = std::slice::from_ref(unstored);
+        writing.events(&snapshot, old, events).await?;
     }
     for numbers in numbers.chunks(ROWS_AT_ONCE) {
         // A view is not kept for as long as all of this takes.
         let snapshot = rooms.snapshot().await?;
         let events = room.stored_events(&snapshot, numbers).await?;
-        writing.events(old, &events).await?;
+        writing.events(&snapshot, old, &events).await?;
     }
     writing.former_members(old).await?;
     writing.finish().await
@@ -167,7 +168,12 @@ impl Writing<'_> {
     }
 
     /// The rows of some events of the state.
-    async fn events(&mut self, old: Generation, events: &[Arc<StoredEvent>]) -> error::Result<()> {
+    async fn events(
+        &mut self,
+        snapshot: &Snapshot,
+        old: Generation,
+        events: &[Arc<StoredEvent>],
+    ) -> error::Result<()> {
         let storage = self.rooms.storage();
         let people = events
             .iter()
@@ -179,7 +185,6 @@ impl Writing<'_> {
         let keys: Vec<_> = people
             .map(|user| (self.room.short, old, join, storage.user_hash(&user)))
             .collect();
-        let snapshot = self.rooms.snapshot().await?;
         let before = snapshot.multi_get(&schema::MEMBER_BY_ROOM, &keys).await?;
         let before = keys.iter().zip(before).filter(|(_, row)| row.is_some());
         self.lasting = before.map(|((.., user), _)| *user).collect();
