@@ -160,11 +160,16 @@ impl Lane {
 }
 
 impl Late {
-    /// Notes that a room has a row.
+    /// Notes that a room has a row, or is about to have one.
     pub(crate) fn parked(&mut self, room: ShortRoomId) {
         if self.known.len() < KNOWN_MAX {
             self.known.insert(room);
         }
+    }
+
+    /// Notes that somebody works off the row of a room, if it has one.
+    pub(crate) fn taken_on(&mut self, room: ShortRoomId) {
+        self.known.remove(&room);
     }
 }
 

@@ -90,7 +90,7 @@ impl Outbox {
         };
         if let Some(late) = &mut lane.late {
             for room in &rooms {
-                late.known.remove(room);
+                late.taken_on(*room);
             }
             if rooms.is_empty() && late.known.is_empty() {
                 lane.late = None;
