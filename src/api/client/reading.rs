@@ -111,12 +111,16 @@ impl Reading {
         let (mut look, start, mut page) =
             room.look_at_page(&snapshot, &viewer, from, &wanted).await?;
         for _ in 0..FILLED_MAX {
-            if !fill(server, &room, &page, &wanted).await {
+            let Some(filled) = fill(server, &room, &page, &wanted).await else {
                 break;
-            }
+            };
+            // Also where nothing came: that may have taken longer than a view is kept.
             snapshot = server.rooms.snapshot().await?;
             let again = room.look_at_page(&snapshot, &viewer, Some(start), &wanted);
             (look, _, page) = again.await?;
+            if !filled {
+                break;
+            }
         }
         let reading = Self {
             server: server.clone(),
@@ -295,23 +299,21 @@ impl Reading {
     }
 }
 
-/// Fetches the events that a page back in time lacks, from other servers. Whether anything has come.
-async fn fill(server: &Server, room: &Arc<Room>, page: &Page, wanted: &Wanted<'_>) -> bool {
+/// Fetches the events that a page back in time lacks, from other servers. Whether anything has come; none if it lacks
+/// nothing.
+async fn fill(server: &Server, room: &Arc<Room>, page: &Page, wanted: &Wanted<'_>) -> Option<bool> {
     if wanted.direction != Direction::Backward {
-        return false;
+        return None;
     }
     let short = page.events.len() < wanted.limit;
-    let Some(at) = page.from_gap.or(page.gap.filter(|_| short)) else {
-        return false;
-    };
-    match tokio::time::timeout(PATIENCE, server.rooms.backfill(room, at)).await {
-        Ok(Ok(filled)) => filled,
-        Ok(Err(error)) => {
+    let at = page.from_gap.or(page.gap.filter(|_| short))?;
+    let filled = tokio::time::timeout(PATIENCE, server.rooms.backfill(room, at)).await;
+    Some(filled.is_ok_and(|filled| {
+        filled.unwrap_or_else(|error| {
             tracing::error!(%error, room = %room.room_id, "history cannot be taken in");
             false
-        }
-        Err(_) => false,
-    }
+        })
+    }))
 }
 
 /// Who reads.

@@ -1,7 +1,10 @@
 //! Two servers of ours whose people talk with each other: rooms, keys, messages to devices, changes of devices.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use config::Config;
-use http::Method;
+use http::{Method, Response};
 use ruma::ServerName;
 use serde_json::{Value, json};
 use storage::Clock;
@@ -244,6 +247,24 @@ async fn people_of_two_servers_talk_in_secret() {
             has(&sync["device_lists"]["left"], &bob_id)
         })
         .await;
+}
+
+#[tokio::test]
+async fn whoever_reads_back_to_a_hole_that_nobody_fills_in_time_sees_what_is_here() {
+    let (network, clock, _, bob, room) = pair().await;
+    // Asked for history it takes its time, and then has none.
+    let name = ServerName::parse("a.example").unwrap();
+    network.play(&name, move |request| {
+        if request.uri().path().contains("/backfill/") {
+            clock.advance(Duration::from_secs(20));
+        }
+        let body = Bytes::from_static(b"{}");
+        Response::builder().status(404).body(body).unwrap()
+    });
+    bob.say(&room, "here").await;
+    let path = format!("/rooms/{room}/messages?dir=b&limit=10");
+    let page = bob.ask(Method::GET, &path, &Value::Null).await;
+    assert_eq!(page["chunk"][0]["content"]["body"], "here", "{page}");
 }
 
 #[tokio::test]
