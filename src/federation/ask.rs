@@ -192,7 +192,9 @@ fn without_nulls(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// An answer in Ruma's type.
-fn read_answer<R: Question>(answer: Response<Bytes>) -> Result<R::IncomingResponse, Failure> {
+pub(crate) fn read_answer<R: Question>(
+    answer: Response<Bytes>,
+) -> Result<R::IncomingResponse, Failure> {
     let (head, body) = answer.into_parts();
     let read = |body: &[u8]| {
         let answer = Response::from_parts(head.clone(), body);
@@ -206,7 +208,7 @@ fn read_answer<R: Question>(answer: Response<Bytes>) -> Result<R::IncomingRespon
 }
 
 /// A question as it is sent.
-fn written<R: Question>(question: R) -> Result<Request<Bytes>, Failure> {
+pub(crate) fn written<R: Question>(question: R) -> Result<Request<Bytes>, Failure> {
     let broken = |fault: String| Failure::BadAnswer(format!("asking is not possible: {fault}"));
     let request = question
         .try_into_http_request_inner("", ())
@@ -346,14 +348,11 @@ impl Federation {
         let called = self.transport().call(request, limits);
         match tokio::time::timeout(limits.time, called).await {
             Ok(answer) => answer,
-            Err(_) => Err(unreachable(format!(
-                "no answer within {} s",
-                limits.time.as_secs()
-            ))),
+            Err(_) => Err(Broken::late(limits)),
         }
     }
 
-    fn limits(&self, patience: Patience) -> Limits {
+    pub(crate) fn limits(&self, patience: Patience) -> Limits {
         Limits {
             bytes: patience.bytes,
             time: patience.time.unwrap_or(self.settings().request_timeout),
@@ -379,10 +378,29 @@ impl Federation {
     async fn send(
         &self,
         to: &ServerName,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         signed: bool,
         patience: Patience,
     ) -> Result<Response<Bytes>, Failure> {
+        let request = self.prepare(to, request, signed, patience)?;
+        let limits = self.limits(patience);
+        let began = self.now();
+        let sent = self.transport().send(to, request, limits);
+        let answer = match tokio::time::timeout(limits.time, sent).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Broken::late(limits)),
+        };
+        self.judge(to, began, answer).await
+    }
+
+    /// A request as it goes to a server, if that is to be asked.
+    pub(crate) fn prepare(
+        &self,
+        to: &ServerName,
+        mut request: Request<Bytes>,
+        signed: bool,
+        patience: Patience,
+    ) -> Result<Request<Bytes>, Failure> {
         let class = class_of_path(request.uri().path());
         if to == self.server_name() || !self.allows(to, Direction::Out, class) {
             return Err(Failure::Forbidden(to.to_owned()));
@@ -398,21 +416,11 @@ impl Federation {
         }
         let agent = HeaderValue::from_static(AGENT);
         request.headers_mut().insert(header::USER_AGENT, agent);
-        let limits = self.limits(patience);
-        let began = self.now();
-        let sent = self.transport().send(to, request, limits);
-        let answer = match tokio::time::timeout(limits.time, sent).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Broken::Unreachable(format!(
-                "no answer within {} s",
-                limits.time.as_secs()
-            ))),
-        };
-        self.judge(to, began, answer).await
+        Ok(request)
     }
 
     /// Remembers whether the server can be reached, and tells an answer from a refusal.
-    async fn judge(
+    pub(crate) async fn judge(
         &self,
         to: &ServerName,
         began: u64,

@@ -6,11 +6,15 @@ mod tls;
 
 use std::{error::Error as _, fmt, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    future::{self, BoxFuture},
+    stream,
+};
 use http::{HeaderValue, Request, Response, Uri, header, uri};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::{BodyStream, Full};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
@@ -24,6 +28,7 @@ use crate::{
     Broken, Limits, Transport,
     names::Names,
     places::{Kind, Places},
+    transport::{Pieces, whole},
     well_known::{self, WellKnown},
 };
 
@@ -147,8 +152,7 @@ impl Http {
         &self,
         to: &ServerName,
         mut request: Request<Bytes>,
-        limits: Limits,
-    ) -> Result<Response<Bytes>, Broken> {
+    ) -> Result<Response<Incoming>, Broken> {
         let host = self.host_of(to).await;
         let unreachable = |why: String| Broken::Unreachable(why);
         let path = request.uri().path_and_query().cloned();
@@ -165,9 +169,7 @@ impl Http {
         let host = HeaderValue::from_str(&host).map_err(|fault| unreachable(fault.to_string()))?;
         request.headers_mut().insert(header::HOST, host);
         let answer = self.matrix.request(request.map(Full::new)).await;
-        let answer = answer.map_err(|fault| broken(&fault))?;
-        let (head, body) = answer.into_parts();
-        Ok(Response::from_parts(head, read(body, limits.bytes).await?))
+        answer.map_err(|fault| broken(&fault))
     }
 }
 
@@ -178,7 +180,22 @@ impl Transport for Http {
         request: Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>> {
-        Box::pin(self.bring(to, request, limits))
+        Box::pin(async move {
+            let (head, body) = self.bring(to, request).await?.into_parts();
+            Ok(Response::from_parts(head, read(body, limits.bytes).await?))
+        })
+    }
+
+    fn send_for_pieces<'a>(
+        &'a self,
+        to: &'a ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, Broken>> {
+        Box::pin(async move {
+            let answer = self.bring(to, request).await?;
+            Ok(answer.map(|body| pieces(body, limits.bytes)))
+        })
     }
 
     fn fetch(&self, url: Uri, limits: Limits) -> BoxFuture<'_, Result<Response<Bytes>, Broken>> {
@@ -218,23 +235,30 @@ fn redirected(from: &Uri, location: &str) -> Option<Uri> {
 }
 
 /// Reads a body that may have so many bytes.
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Broken> {
+async fn read(body: Incoming, limit: usize) -> Result<Bytes, Broken> {
+    whole(pieces(body, limit), limit).await
+}
+
+/// A body that may have so many bytes, as it comes in.
+fn pieces(body: Incoming, limit: usize) -> Pieces {
     // Some say before how long it is.
     if body.size_hint().lower() > limit as u64 {
-        return Err(Broken::TooLarge(limit));
+        return stream::once(future::ready(Err(Broken::TooLarge(limit)))).boxed();
     }
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|fault| Broken::Unreachable(chain(&fault)))?;
-        let Ok(piece) = frame.into_data() else {
-            continue;
+    let mut left = limit;
+    let mut within = move |frame: Result<Frame<Bytes>, hyper::Error>| {
+        let frame = match frame {
+            Ok(frame) => frame.into_data().ok()?,
+            Err(fault) => return Some(Err(Broken::Unreachable(chain(&fault)))),
         };
-        if whole.len().saturating_add(piece.len()) > limit {
-            return Err(Broken::TooLarge(limit));
-        }
-        whole.extend_from_slice(&piece);
-    }
-    Ok(whole.freeze())
+        let fits = left.checked_sub(frame.len());
+        left = fits.unwrap_or_default();
+        Some(fits.map(|_| frame).ok_or(Broken::TooLarge(limit)))
+    };
+    let frames = BodyStream::new(body);
+    frames
+        .filter_map(move |frame| future::ready(within(frame)))
+        .boxed()
 }
 
 fn broken(fault: &legacy::Error) -> Broken {

@@ -8,9 +8,11 @@
 
 mod addresses;
 mod ask;
+mod ask_events;
 mod back_off;
 mod internet;
 mod keys_answer;
+mod lists;
 mod names;
 mod own_answer;
 mod own_keys;
@@ -35,13 +37,14 @@ use storage::{Clock, Random, Storage};
 
 pub use self::{
     ask::{Failure, Patience, Proof, Question, Refusal},
+    ask_events::EventLists,
     internet::{BadAuthorities, Http},
     own_keys::{OldKey, SigningKeys},
-    pdus::PduFault,
+    pdus::{Parsed, PduFault},
     policy::class_of_path,
     prove::Claim,
     sign::BODY_NESTING_MAX,
-    transport::{Broken, Limits, Nowhere, Transport},
+    transport::{Broken, Limits, Nowhere, Pieces, Transport},
 };
 use self::{back_off::BackOff, policy::Policy, policy_key::PolicyKey, remote_keys::RemoteKeys};
 

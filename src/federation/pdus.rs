@@ -32,6 +32,9 @@ pub enum PduFault {
     },
 }
 
+/// Events as another server sent them, or what is wrong with each.
+pub type Parsed = Vec<Result<Pdu, PduFault>>;
+
 impl Federation {
     /// Checks the form, the signatures and the hash of events of one room, whose keys are fetched if need be;
     /// the answers come in the order of the events. One that is not what its hash says is redacted.
@@ -43,8 +46,17 @@ impl Federation {
         &self,
         rules: &'static RoomRules,
         raw: Vec<Box<RawValue>>,
-    ) -> Result<Vec<Result<Pdu, PduFault>>> {
-        let parsed = spread(raw, move |raw| Ok(Pdu::parse(raw.get().as_bytes(), rules)?)).await?;
+    ) -> Result<Parsed> {
+        let parse = move |raw: Box<RawValue>| Ok(Pdu::parse(raw.get().as_bytes(), rules)?);
+        self.verify_pdus(rules, spread(raw, parse).await?).await
+    }
+
+    /// The same for events whose form was looked at.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub async fn verify_pdus(&self, rules: &'static RoomRules, parsed: Parsed) -> Result<Parsed> {
         let mut wanted = Vec::new();
         for pdu in parsed.iter().flatten() {
             // What is wrong with it is found when the signatures are looked at.
@@ -98,7 +110,7 @@ impl Federation {
 }
 
 /// Works on each of a list, on all cores where it is long.
-async fn spread<T, U, F>(list: Vec<T>, work: F) -> Result<Vec<U>>
+pub(crate) async fn spread<T, U, F>(list: Vec<T>, work: F) -> Result<Vec<U>>
 where
     T: Send + 'static,
     U: Send + 'static,

@@ -2,10 +2,17 @@
 
 use std::{fmt, time::Duration};
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    StreamExt as _,
+    future::{self, BoxFuture},
+    stream::{self, BoxStream},
+};
 use http::{Request, Response, Uri};
 use ruma::ServerName;
+
+/// The body of an answer as it comes in.
+pub type Pieces = BoxStream<'static, Result<Bytes, Broken>>;
 
 /// The way to other servers: the internet, or in tests a network in memory.
 pub trait Transport: fmt::Debug + Send + Sync {
@@ -20,6 +27,23 @@ pub trait Transport: fmt::Debug + Send + Sync {
         request: Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'a, Result<Response<Bytes>, Broken>>;
+
+    /// The same for an answer that may be long: its body comes in piece by piece. In networks in memory it is one
+    /// piece.
+    ///
+    /// # Errors
+    ///
+    /// See [`Broken`]; the pieces too may break off.
+    fn send_for_pieces<'a>(
+        &'a self,
+        to: &'a ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<Response<Pieces>, Broken>> {
+        let sent = self.send(to, request, limits);
+        let in_one = |body| stream::once(future::ready(Ok(body))).boxed();
+        Box::pin(async move { Ok(sent.await?.map(in_one)) })
+    }
 
     /// What is on the web at a URL; redirects are followed. Of most networks in memory there is no web.
     ///
@@ -68,6 +92,26 @@ pub enum Broken {
     /// There is no asking this server: its name leads to an address that is not to be reached.
     #[error("{0}")]
     Forbidden(String),
+}
+
+impl Broken {
+    /// The time is up.
+    pub(crate) fn late(limits: Limits) -> Self {
+        Self::Unreachable(format!("no answer within {} s", limits.time.as_secs()))
+    }
+}
+
+/// A body in one piece, if it has no more bytes than these.
+pub(crate) async fn whole(mut pieces: Pieces, limit: usize) -> Result<Bytes, Broken> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        if whole.len().saturating_add(piece.len()) > limit {
+            return Err(Broken::TooLarge(limit));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 /// A network that leads nowhere: of a server that is alone.

@@ -11,7 +11,7 @@ use federation::{Failure, Patience};
 use pdu::EventNumber;
 use ruma::{
     EventId, OwnedEventId, ServerName,
-    api::federation::event::{get_event, get_room_state, get_room_state_ids},
+    api::federation::event::{get_event, get_room_state_ids},
     events::StateEventType,
 };
 use storage::{Batch, Raw, schema};
@@ -137,14 +137,9 @@ impl Rooms {
         if let Some(numbers) = self.find_all(room, &ids).await? {
             return self.root_of(room, &numbers).await;
         }
-        let question = get_room_state::v1::Request::new(event_id.to_owned(), room.room_id.clone());
         let patience = Patience::STATE.despite_back_off();
-        let answer = match self.federation().ask(server, question, patience).await {
-            Ok(answer) => answer,
-            Err(failure) => return Ok(Err(failure.to_string())),
-        };
-        let proven = self.prove_state(room.rules, &room.room_id, answer.pdus, answer.auth_chain);
-        match proven.await? {
+        let asked = self.ask_for_state(room, event_id, server, patience);
+        match asked.await? {
             Ok(proven) => self.lay_down_state(room, &proven, server).await,
             Err(why) => Ok(Err(why)),
         }

@@ -3,10 +3,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use federation::{EventLists, Failure, Parsed, Patience};
 use pdu::{EventNumber, Pdu, PolicyServer, RoomRules, canonical, tree::StateKeyHash};
 use ruma::{
-    OwnedServerName, RoomId, ServerName, UserId,
-    api::federation::membership::create_join_event,
+    EventId, OwnedServerName, RoomId, ServerName, UserId,
+    api::federation::{event::get_room_state, membership::create_join_event},
     events::{StateEventType, TimelineEventType},
 };
 use serde_json::value::RawValue;
@@ -17,16 +18,23 @@ use crate::{
     writer::{lay_down, lay_state},
 };
 
-/// The most events that the answer may hold, in a room of whatever size.
+/// The most events that an answer may hold, in a room of whatever size.
 const EVENTS_MAX: usize = 1_000_000;
+/// The lists of events in an answer to a `send_join`, and in one about the state of a room.
+const OF_JOIN: [&str; 2] = ["state", "auth_chain"];
+const OF_STATE: [&str; 2] = ["pdus", "auth_chain"];
 /// The most servers that it may name.
 const SERVERS_MAX: usize = 100_000;
 
 /// How long one waits for what allows some of the state and was not told with it.
 const PATIENCE_FOR_AUTH: Duration = Duration::from_secs(30);
 
-/// What the answer holds.
-pub(super) type RoomState = create_join_event::v2::RoomState;
+/// What an answer to a `send_join` holds: all but the events of the state, and these with what allows them.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) answer: create_join_event::v2::RoomState,
+    pub(super) events: [Parsed; 2],
+}
 
 /// What of the answer has proven itself.
 #[derive(Debug)]
@@ -81,9 +89,10 @@ impl Rooms {
         &self,
         made: Made,
         room_id: &RoomId,
-        answer: RoomState,
+        told: Told,
     ) -> error::Result<Result<Proven, String>> {
         let (join, rules) = (made.pdu, made.rules);
+        let answer = told.answer;
         let join = match self
             .prove_join(rules, join, answer.event.as_deref())
             .await?
@@ -100,7 +109,7 @@ impl Rooms {
             true => &[rules.version()],
             false => &["1", "2"],
         };
-        let state = self.prove_versions(rules, versions, room_id, answer.state, answer.auth_chain);
+        let state = self.prove_versions(rules, versions, room_id, told.events);
         Ok(state.await?.map(|state| {
             let told = answer.event.as_deref();
             let signed = told.and_then(|told| state.signed_by_policy(&join, told));
@@ -112,21 +121,55 @@ impl Rooms {
         }))
     }
 
-    /// Looks at the state of a room, and what allows it, as another server tells them.
+    /// Asks a server for the state before an event, and what allows it, and looks at what it tells.
     ///
     /// # Errors
     ///
     /// As [`Rooms::prove_answer`].
-    pub(crate) async fn prove_state(
+    pub(crate) async fn ask_for_state(
         &self,
-        rules: &'static RoomRules,
-        room_id: &RoomId,
-        state: Vec<Box<RawValue>>,
-        auth_chain: Vec<Box<RawValue>>,
+        room: &Room,
+        event_id: &EventId,
+        server: &ServerName,
+        patience: Patience,
     ) -> error::Result<Result<ProvenState, String>> {
-        let versions = [rules.version()];
-        self.prove_versions(rules, &versions, room_id, state, auth_chain)
+        let room_id = &room.room_id;
+        let question = get_room_state::v1::Request::new(event_id.to_owned(), room_id.clone());
+        let lists = event_lists(OF_STATE, room.rules);
+        let asked = self
+            .federation()
+            .ask_for_events(server, question, lists, patience);
+        let (_, events) = match asked.await {
+            Ok(told) => told,
+            Err(failure) => return Ok(Err(failure.to_string())),
+        };
+        let versions = [room.rules.version()];
+        self.prove_versions(room.rules, &versions, room_id, events)
             .await
+    }
+
+    /// Gives a join to a server that is in the room.
+    pub(super) async fn send_join(
+        &self,
+        server: &ServerName,
+        made: &Made,
+    ) -> error::Result<Result<Told, Failure>> {
+        let join = &made.pdu;
+        let event = String::from_utf8_lossy(join.json()).into_owned();
+        let event = RawValue::from_string(event).map_err(error::internal)?;
+        let room_id = join.room_id().to_owned();
+        let event_id = join.event_id().to_owned();
+        let mut question = create_join_event::v2::Request::new(room_id, event_id, event);
+        // MSC3706: members can come later, so that the room can be used sooner.
+        question.omit_members = true;
+        let lists = event_lists(OF_JOIN, made.rules);
+        let told = self
+            .federation()
+            .ask_for_events(server, question, lists, Patience::STATE);
+        Ok(told.await.map(|(answer, events)| Told {
+            answer: answer.room_state,
+            events,
+        }))
     }
 
     /// The same for a room of one of several versions, the events of which are alike; these are the rules of one of
@@ -136,12 +179,8 @@ impl Rooms {
         rules: &'static RoomRules,
         versions: &[&str],
         room_id: &RoomId,
-        state: Vec<Box<RawValue>>,
-        auth_chain: Vec<Box<RawValue>>,
+        [state, auth_chain]: [Parsed; 2],
     ) -> error::Result<Result<ProvenState, String>> {
-        if state.len().saturating_add(auth_chain.len()) > EVENTS_MAX {
-            return Ok(Err(format!("there are more than {EVENTS_MAX} events")));
-        }
         let state = self.prove_events(rules, room_id, state).await?;
         let known: HashSet<_> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
         let mut auth_chain = self.prove_events(rules, room_id, auth_chain).await?;
@@ -196,12 +235,12 @@ impl Rooms {
         &self,
         rules: &'static RoomRules,
         room_id: &RoomId,
-        events: Vec<Box<RawValue>>,
+        events: Parsed,
     ) -> error::Result<Vec<Arc<Pdu>>> {
         let mut seen = HashSet::new();
         let mut proven = Vec::with_capacity(events.len());
         let mut dropped: usize = 0;
-        for checked in self.federation().check_pdus(rules, events).await? {
+        for checked in self.federation().verify_pdus(rules, events).await? {
             match checked {
                 Ok(pdu) if pdu.room_id() == room_id => {
                     if seen.insert(pdu.event_id().to_owned()) {
@@ -265,6 +304,17 @@ impl Rooms {
             ));
         }
         lay_state(self, room, entries).await.map(Ok)
+    }
+}
+
+fn event_lists<const N: usize>(
+    names: [&'static str; N],
+    rules: &'static RoomRules,
+) -> EventLists<N> {
+    EventLists {
+        names,
+        rules,
+        most: EVENTS_MAX,
     }
 }
 

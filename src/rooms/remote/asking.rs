@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use federation::{Patience, Question};
+use federation::{EventLists, Failure, Parsed, Patience, Question};
 use pdu::Pdu;
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, ServerName,
@@ -96,11 +96,12 @@ impl Asking {
         question: R,
         patience: Patience,
     ) -> Option<R::IncomingResponse> {
-        let answer = self
-            .rooms
-            .federation()
-            .ask(server, question, patience)
-            .await;
+        let asked = self.rooms.federation().ask(server, question, patience);
+        self.answered(server, asked.await)
+    }
+
+    /// What a server answered, if it did.
+    fn answered<T>(&self, server: &ServerName, answer: Result<T, Failure>) -> Option<T> {
         answer
             .inspect_err(|failure| {
                 tracing::debug!(room = %self.room.room_id, %server, %failure, "a server has no answer");
@@ -115,11 +116,13 @@ impl Asking {
         at_most: usize,
     ) -> error::Result<Vec<Arc<Pdu>>> {
         raw.truncate(at_most);
-        let checked = self
-            .rooms
-            .federation()
-            .check_pdus(self.room.rules, raw)
-            .await?;
+        let federation = self.rooms.federation();
+        let checked = federation.check_pdus(self.room.rules, raw).await?;
+        Ok(self.of_room(checked))
+    }
+
+    /// Those of some events that are of this room and were found good, each once.
+    fn of_room(&self, checked: Parsed) -> Vec<Arc<Pdu>> {
         let mut seen = HashSet::new();
         let mut events = Vec::new();
         for one in checked {
@@ -137,7 +140,7 @@ impl Asking {
                 }
             }
         }
-        Ok(events)
+        events
     }
 
     /// An event, from the first server that has it.
@@ -190,10 +193,19 @@ impl Asking {
         for server in &self.servers {
             let room = self.room.room_id.clone();
             let question = get_room_state::v1::Request::new(id.to_owned(), room);
-            if let Some(answer) = self.ask(server, question, STATE).await {
-                let mut raw = answer.auth_chain;
-                raw.extend(answer.pdus);
-                return self.checked(raw, STATE_MAX).await;
+            let lists = EventLists {
+                names: ["auth_chain", "pdus"],
+                rules: self.room.rules,
+                most: STATE_MAX,
+            };
+            let federation = self.rooms.federation();
+            let told = federation
+                .ask_for_events(server, question, lists, STATE)
+                .await;
+            if let Some((_, [mut events, state])) = self.answered(server, told) {
+                events.extend(state);
+                let checked = federation.verify_pdus(self.room.rules, events).await?;
+                return Ok(self.of_room(checked));
             }
         }
         Ok(Vec::new())

@@ -4,17 +4,15 @@
 
 use std::sync::Arc;
 
-use federation::{Failure, Patience};
 use pdu::Pdu;
 use ruma::{
-    OwnedServerName, RoomId, ServerName, UserId,
-    api::federation::membership::{create_join_event, prepare_join_event},
+    OwnedServerName, RoomId, ServerName, UserId, api::federation::membership::prepare_join_event,
 };
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 use storage::{ShortUserId, schema::Membership};
 
 use super::{
-    answer::{Proven, RoomState},
+    answer::Proven,
     asking::Asking,
     made::{Template, Wanted, known_versions},
     refusals::Refusals,
@@ -115,14 +113,14 @@ impl Rooms {
         let Some(made) = made.await else {
             return Ok(None);
         };
-        let answer = match self.send_join(server, &made.pdu).await? {
-            Ok(answer) => answer,
+        let told = match self.send_join(server, &made).await? {
+            Ok(told) => told,
             Err(failure) => {
                 refusals.add(server, &failure);
                 return Ok(None);
             }
         };
-        let proven = match self.prove_answer(made, room_id, answer).await? {
+        let proven = match self.prove_answer(made, room_id, told).await? {
             Ok(proven) => proven,
             Err(why) => {
                 refusals.add_bad(server, &why);
@@ -194,26 +192,6 @@ impl Rooms {
             Arc::new(PartialJoin::new(room, join, server, &told))
         });
         self.enter(room, join, root, partial).await.map(Ok)
-    }
-
-    /// Gives a join to a server that is in the room.
-    async fn send_join(
-        &self,
-        server: &ServerName,
-        join: &Pdu,
-    ) -> error::Result<Result<RoomState, Failure>> {
-        let event = String::from_utf8_lossy(join.json()).into_owned();
-        let event = RawValue::from_string(event).map_err(error::internal)?;
-        let room_id = join.room_id().to_owned();
-        let event_id = join.event_id().to_owned();
-        let mut question = create_join_event::v2::Request::new(room_id, event_id, event);
-        // MSC3706: members can come later, so that the room can be used sooner.
-        question.omit_members = true;
-        let answer = self
-            .federation()
-            .ask(server, question, Patience::STATE)
-            .await;
-        Ok(answer.map(|answer| answer.room_state))
     }
 
     /// Writes the event by which this server comes into a room, where the state before it has a root.
