@@ -10,8 +10,6 @@
 mod listing;
 mod page;
 
-use std::sync::Arc;
-
 use pdu::canonical;
 use ruma::events::StateEventType;
 use storage::{
@@ -95,12 +93,10 @@ impl Rooms {
     /// Works off a [`LOOK_AGAIN`].
     pub(crate) async fn list_again(&self, row: &JobRow) -> error::Result<()> {
         let short: ShortRoomId = postcard::from_bytes(&row.body).map_err(error::internal)?;
-        let snapshot = self.snapshot().await?;
-        let rooms: Vec<Arc<Room>> = self.by_short(&snapshot, &[short]).await?;
-        for room in rooms {
-            self.list(&room, None).await?;
+        match self.find_short(short).await? {
+            Some(room) => self.list(&room, None).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -49,19 +49,19 @@ impl Rooms {
     /// Works off a [`TIE_TOGETHER`]. Nothing is done if nobody of ours may send anything.
     pub(crate) async fn tie_together(&self, row: &JobRow) -> error::Result<()> {
         let short: ShortRoomId = postcard::from_bytes(&row.body).map_err(error::internal)?;
-        let snapshot = self.snapshot().await?;
-        for room in self.by_short(&snapshot, &[short]).await? {
-            let senders = self.some_of_ours(&room).await?;
-            for _ in 0..EVENTS_MAX {
-                let snapshot = self.snapshot().await?;
-                let (head, _) = room.current_numbers(self, &snapshot, &[]).await?;
-                if head.extremities.len() <= EXTREMITIES_MAX.min(MAX_PREV_EVENTS) {
-                    break;
-                }
-                if !self.send_dummy(&room, &senders).await? {
-                    tracing::info!(room = %room.room_id, "nobody may send what ties its extremities together");
-                    break;
-                }
+        let Some(room) = self.find_short(short).await? else {
+            return Ok(());
+        };
+        let senders = self.some_of_ours(&room).await?;
+        for _ in 0..EVENTS_MAX {
+            let snapshot = self.snapshot().await?;
+            let (head, _) = room.current_numbers(self, &snapshot, &[]).await?;
+            if head.extremities.len() <= EXTREMITIES_MAX.min(MAX_PREV_EVENTS) {
+                break;
+            }
+            if !self.send_dummy(&room, &senders).await? {
+                tracing::info!(room = %room.room_id, "nobody may send what ties its extremities together");
+                break;
             }
         }
         Ok(())

@@ -69,13 +69,10 @@ impl Rooms {
     /// Works off a [`GUESTS_LEAVE`]: nobody has to go if guests were let in again meanwhile.
     pub(crate) async fn let_guests_leave(&self, row: &JobRow) -> error::Result<()> {
         let short: ShortRoomId = postcard::from_bytes(&row.body).map_err(error::internal)?;
-        let snapshot = self.snapshot().await?;
-        for room in self.by_short(&snapshot, &[short]).await? {
-            if !self.lets_guests_in(&room).await? {
-                self.send_guests_away(&room).await?;
-            }
+        match self.find_short(short).await? {
+            Some(room) if !self.lets_guests_in(&room).await? => self.send_guests_away(&room).await,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn send_guests_away(&self, room: &Arc<Room>) -> error::Result<()> {

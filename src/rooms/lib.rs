@@ -428,6 +428,17 @@ impl Rooms {
         Ok(found)
     }
 
+    /// The room of a short id, if it is not gone.
+    ///
+    /// # Errors
+    ///
+    /// Storage fails.
+    pub(crate) async fn find_short(&self, short: ShortRoomId) -> error::Result<Option<Arc<Room>>> {
+        let snapshot = self.snapshot().await?;
+        let found = self.find_by_short(&snapshot, &[short]).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
     /// The room of that id.
     ///
     /// # Errors

@@ -25,11 +25,10 @@ impl Rooms {
     pub async fn find_notices_room(&self, user: ShortUserId) -> error::Result<Option<Arc<Room>>> {
         let snapshot = self.snapshot().await?;
         let found = snapshot.multi_get(&NOTICES_ROOM_BY_USER, &[user]).await?;
-        let Some(found) = found.into_iter().flatten().next() else {
-            return Ok(None);
-        };
-        let rooms = self.by_short(&snapshot, &[found.value]).await?;
-        Ok(rooms.into_iter().next())
+        match found.into_iter().flatten().next() {
+            Some(found) => self.find_short(found.value).await,
+            None => Ok(None),
+        }
     }
 }
 

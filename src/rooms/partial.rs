@@ -150,11 +150,10 @@ impl Rooms {
     /// Has the rest of a room's state told and puts it in its place.
     pub(crate) async fn fill(&self, id: NameHash, row: &Found<JobRow>) -> error::Result<()> {
         let join: PartialJoin = postcard::from_bytes(&row.value.body).map_err(error::internal)?;
-        let snapshot = self.snapshot().await?;
-        let mut rooms = self.by_short(&snapshot, &[join.room]).await?;
-        let Some(room) = rooms.pop() else {
+        let Some(room) = self.find_short(join.room).await? else {
             return Ok(());
         };
+        let snapshot = self.snapshot().await?;
         let (head, joined) = room.joined_of(self, &snapshot, self.server_name()).await?;
         if !head.partial || joined == 0 {
             // It is known meanwhile, or nobody of ours cares any more.

@@ -84,9 +84,10 @@ impl Rooms {
     /// of the removed one's membership.
     pub(crate) async fn redact_all(&self, row: &JobRow) -> error::Result<()> {
         let Removal { room, member } = postcard::from_bytes(&row.body).map_err(error::internal)?;
+        let Some(room) = self.find_short(room).await? else {
+            return Ok(());
+        };
         let snapshot = self.snapshot().await?;
-        let found = self.by_short(&snapshot, &[room]).await?.pop();
-        let Some(room) = found else { return Ok(()) };
         let removal = room.stored_events(&snapshot, &[member]).await?.pop();
         let user = removal.and_then(|event| event.header.state_key.clone());
         let Some(user) = user else { return Ok(()) };
