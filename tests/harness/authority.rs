@@ -9,7 +9,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate for `localhost` and its key, both in PEM.
+/// A certificate and its key, both in PEM.
 #[derive(Debug)]
 pub struct Certificate {
     /// The certificate.
@@ -43,10 +43,11 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for a server at `localhost`.
-    pub fn vouch(&self) -> Certificate {
+    /// A certificate for a server of these names.
+    pub fn vouch_for(&self, names: &[&str]) -> Certificate {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).unwrap();
         Certificate {
             certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),

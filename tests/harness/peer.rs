@@ -76,7 +76,7 @@ impl Peer {
             plain,
             secure,
         };
-        let own = authority.vouch();
+        let own = authority.vouch_for(&["localhost"]);
         for (name, text) in [
             ("authority.pem", authority.certificate()),
             ("certificate.pem", &own.certificate),

@@ -119,7 +119,7 @@ impl Server {
         let (folder, port, secure) = (folder(), free_port(), free_port());
         let gate = Gate::to(secure).await;
         let at = |name: &str| folder.path().join(name).display().to_string();
-        let own = authority.vouch();
+        let own = authority.vouch_for(&["localhost"]);
         for (name, text) in [
             ("authority.pem", authority.certificate()),
             ("certificate.pem", &own.certificate),

@@ -1,5 +1,6 @@
 //! Real servers that talk to each other over TLS, as on the internet but for the names.
 
+mod discovered;
 mod queries;
 mod ways;
 

@@ -10,15 +10,25 @@ use tokio::{
 
 use crate::CHAPAR;
 
-/// A proxy that connects where it is asked to, or refuses.
-struct Proxy {
+/// What a proxy does.
+#[derive(Clone, Copy)]
+pub(super) enum Leads {
+    /// It connects where it is asked to.
+    There,
+    /// It connects to this port of this machine, wherever it is asked to.
+    Here(u16),
+    /// It refuses.
+    Nowhere,
+}
+
+pub(super) struct Proxy {
     address: String,
     /// Where it was asked to connect.
-    asked: Arc<Mutex<Vec<String>>>,
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
-    async fn start(lets_through: bool) -> Self {
+    pub(super) async fn start(leads: Leads) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -26,14 +36,19 @@ impl Proxy {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let noted = Arc::clone(&noted);
-                tokio::spawn(serve(stream, noted, lets_through));
+                tokio::spawn(serve(stream, noted, leads));
             }
         });
         Self { address, asked }
     }
+
+    /// The setting of a server that uses it.
+    pub(super) fn setting(&self) -> String {
+        format!("proxy = \"{}\"", self.address)
+    }
 }
 
-async fn serve(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, lets_through: bool) {
+async fn serve(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, leads: Leads) {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -49,11 +64,15 @@ async fn serve(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, lets_through: 
     let target = head[0].strip_prefix("CONNECT ").unwrap();
     let target = target.strip_suffix(" HTTP/1.1").unwrap().to_owned();
     asked.lock().unwrap().push(target.clone());
-    if !lets_through {
-        let refused = b"HTTP/1.1 403 Forbidden\r\n\r\n";
-        stream.write_all(refused).await.unwrap();
-        return;
-    }
+    let target = match leads {
+        Leads::There => target,
+        Leads::Here(port) => format!("127.0.0.1:{port}"),
+        Leads::Nowhere => {
+            let refused = b"HTTP/1.1 403 Forbidden\r\n\r\n";
+            stream.write_all(refused).await.unwrap();
+            return;
+        }
+    };
     let mut to = TcpStream::connect(&target).await.unwrap();
     let connected = b"HTTP/1.1 200 Connection established\r\n\r\n";
     stream.write_all(connected).await.unwrap();
@@ -66,9 +85,8 @@ async fn serve(stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, lets_through: 
 #[tokio::test]
 async fn a_proxy_leads_to_other_servers() {
     let authority = Authority::new();
-    let (open, closed) = tokio::join!(Proxy::start(true), Proxy::start(false));
-    let through = |proxy: &Proxy| format!("proxy = \"{}\"", proxy.address);
-    let (by_open, by_closed) = (through(&open), through(&closed));
+    let (open, closed) = tokio::join!(Proxy::start(Leads::There), Proxy::start(Leads::Nowhere));
+    let (by_open, by_closed) = (open.setting(), closed.setting());
     let (a, b, c) = tokio::join!(
         Server::start_federating(CHAPAR, &authority, &by_open),
         Server::start_federating(CHAPAR, &authority, ""),
