@@ -45,6 +45,8 @@ pub(crate) struct Lanes {
     known_slow: BTreeSet<OwnedServerName>,
     /// The number of the next that waits.
     next: u64,
+    /// How often late rooms were taken on, or a lane began.
+    turns: u64,
     /// Events in all lanes.
     queued: usize,
     /// Something was left for a server that has no lane: it has to be read again.
@@ -90,6 +92,8 @@ pub(crate) struct Lane {
     waits: Option<(u64, u64)>,
     /// The position of the last event that was put into it.
     taken: Position,
+    /// The turn in which its late rooms were last taken on, or it began.
+    turn: u64,
 }
 
 /// A lane that lags.
@@ -132,8 +136,9 @@ pub(crate) enum Put {
 }
 
 impl Lane {
-    fn new(hash: NameHash) -> Self {
+    fn new(hash: NameHash, turn: u64) -> Self {
         Self {
+            turn,
             hash,
             queue: VecDeque::new(),
             late: None,
@@ -156,20 +161,6 @@ impl Lane {
             || !self.queue.is_empty()
             || !self.ephemeral.is_empty()
             || !self.left.is_empty()
-    }
-}
-
-impl Late {
-    /// Notes that a room has a row, or is about to have one.
-    pub(crate) fn parked(&mut self, room: ShortRoomId) {
-        if self.known.len() < KNOWN_MAX {
-            self.known.insert(room);
-        }
-    }
-
-    /// Notes that somebody works off the row of a room, if it has one.
-    pub(crate) fn taken_on(&mut self, room: ShortRoomId) {
-        self.known.remove(&room);
     }
 }
 
@@ -198,6 +189,7 @@ impl Default for Lanes {
             slow: Line::new(SLOW_AT_ONCE),
             known_slow: BTreeSet::new(),
             next: 0,
+            turns: 0,
             queued: 0,
             left_out: false,
         }
@@ -221,7 +213,8 @@ impl Lanes {
             if self.lanes.len() >= self.most && (away() || !self.make_room()) {
                 return None;
             }
-            let mut lane = Lane::new(hash);
+            self.turns += 1;
+            let mut lane = Lane::new(hash, self.turns);
             lane.slow = self.known_slow.contains(server);
             self.lanes.insert(server.to_owned(), lane);
         }
@@ -292,6 +285,41 @@ impl Lanes {
         self.queued += 1;
         self.schedule(server);
         Put::Done
+    }
+
+    /// The turn that it is.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turns
+    }
+
+    /// Somebody works off the rows of these late rooms; if there are none, the lane is not late any more. Whether it
+    /// is there.
+    pub(crate) fn take_on(&mut self, server: &ServerName, rooms: &[ShortRoomId]) -> bool {
+        let Some(lane) = self.lanes.get_mut(server) else {
+            return false;
+        };
+        self.turns += 1;
+        lane.turn = self.turns;
+        if let Some(late) = &mut lane.late {
+            for room in rooms {
+                late.known.remove(room);
+            }
+            if rooms.is_empty() && late.known.is_empty() {
+                lane.late = None;
+            }
+        }
+        true
+    }
+
+    /// A room has a row, which was written after a turn. It is not noted if since then somebody took on what there
+    /// was: they may have worked off this one too.
+    pub(crate) fn parked(&mut self, server: &ServerName, room: ShortRoomId, turn: u64) {
+        let lane = self.lanes.get_mut(server).filter(|lane| lane.turn <= turn);
+        if let Some(late) = lane.and_then(|lane| lane.late.as_mut())
+            && late.known.len() < KNOWN_MAX
+        {
+            late.known.insert(room);
+        }
     }
 
     /// A lane is late from now on: what waits in it, all of which has to be written; none if it was late before,

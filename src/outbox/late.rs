@@ -84,19 +84,8 @@ impl Outbox {
         let rows = snapshot.multi_range(&LATE_ROOM_BY_DESTINATION, &ranges);
         let rows = rows.await?.into_iter().flatten();
         let rooms: Vec<_> = rows.map(|((_, room), _)| room).collect();
-        let mut lanes = self.0.lanes.lock();
-        let Some(lane) = lanes.get_mut(server) else {
-            return Ok(Vec::new());
-        };
-        if let Some(late) = &mut lane.late {
-            for room in &rooms {
-                late.taken_on(*room);
-            }
-            if rooms.is_empty() && late.known.is_empty() {
-                lane.late = None;
-            }
-        }
-        Ok(rooms)
+        let there = self.0.lanes.lock().take_on(server, &rooms);
+        Ok(if there { rooms } else { Vec::new() })
     }
 
     /// Adds events of rooms that were [taken on](Self::take_on).

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use ruma::OwnedServerName;
 use storage::{
-    Batch, CommitError, Position, ShortRoomId,
+    Batch, CommitError, Position,
     schema::{DESTINATION_BY_POSITION, DestinationRow, LATE_ROOM_BY_DESTINATION, LateRoomRow},
 };
 
-use crate::{
-    Outbox,
-    lanes::{Late, Parking},
-};
+use crate::{Outbox, lanes::Parking};
 
 /// So many rows are written in one commit.
 const AT_ONCE: usize = 2_000;
@@ -41,19 +38,19 @@ impl Outbox {
             row.from = row.from.min(from);
         }
         let rows: Vec<_> = rows.into_values().collect();
-        // Before they are written: as soon as a row is there somebody may work it off, and what is noted of it
-        // after that would stay.
-        self.note_parked(&rows, Late::parked);
+        let turn = self.0.lanes.lock().turn();
         let mut written = Ok(());
         for some in rows.chunks(AT_ONCE) {
             if written.is_ok() {
                 written = self.write_late(some).await;
             }
         }
-        if written.is_err() {
-            self.note_parked(&rows, Late::taken_on);
-        }
         let mut lanes = self.0.lanes.lock();
+        if written.is_ok() {
+            for parking in &rows {
+                lanes.parked(&parking.server, parking.room, turn);
+            }
+        }
         for server in emptied {
             match &written {
                 Ok(()) => lanes.drop_first(server, usize::MAX),
@@ -67,17 +64,6 @@ impl Outbox {
         }
         self.0.ready.notify_one();
         written
-    }
-
-    /// Notes of lanes that are late whether rooms have rows.
-    fn note_parked(&self, rows: &[Parking], note: fn(&mut Late, ShortRoomId)) {
-        let mut lanes = self.0.lanes.lock();
-        for parking in rows {
-            let lane = lanes.get_mut(&parking.server);
-            if let Some(late) = lane.and_then(|lane| lane.late.as_mut()) {
-                note(late, parking.room);
-            }
-        }
     }
 
     async fn write_late(&self, parkings: &[Parking]) -> error::Result<()> {

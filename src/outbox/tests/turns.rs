@@ -11,8 +11,8 @@ fn names(kind: &str, range: std::ops::Range<usize>) -> Vec<OwnedServerName> {
     names.map(Result::unwrap).collect()
 }
 
-/// Puts an event into the lane of a server.
-fn put(lanes: &mut Lanes, server: &ServerName, number: u16) {
+/// Puts an event into the lane of a server; what becomes of it.
+fn try_put(lanes: &mut Lanes, server: &ServerName, number: u16) -> Put {
     let event = Queued {
         after: Position::START,
         room: ShortRoomId::NONE,
@@ -20,14 +20,42 @@ fn put(lanes: &mut Lanes, server: &ServerName, number: u16) {
         place: Place::live(number.into()),
         ts: NOW,
     };
-    let put = lanes.put(
-        server,
-        NameHash::NONE,
-        event,
-        Position::pending(number),
-        || false,
-    );
-    assert_eq!(put, Put::Done);
+    let position = Position::pending(number);
+    lanes.put(server, NameHash::NONE, event, position, || false)
+}
+
+fn put(lanes: &mut Lanes, server: &ServerName, number: u16) {
+    assert_eq!(try_put(lanes, server, number), Put::Done);
+}
+
+#[test]
+fn what_is_said_in_a_late_room_is_written_down_again_once_somebody_works_off_its_row() {
+    let mut lanes = Lanes::default();
+    let (server, room) = (server_name!("late.example"), ShortRoomId::NONE);
+    put(&mut lanes, server, 1);
+    assert!(lanes.make_late(server).is_some());
+    assert_eq!(try_put(&mut lanes, server, 2), Put::Park);
+    // The row is there, and holds for what follows.
+    let turn = lanes.turn();
+    lanes.parked(server, room, turn);
+    put(&mut lanes, server, 3);
+    assert!(lanes.take_on(server, &[room]));
+    assert_eq!(try_put(&mut lanes, server, 4), Put::Park);
+    // It is worked off before whoever wrote it notes that it is there.
+    let turn = lanes.turn();
+    assert!(lanes.take_on(server, &[room]));
+    lanes.parked(server, room, turn);
+    assert_eq!(try_put(&mut lanes, server, 5), Put::Park);
+    // The same, and the lane is another one when it is noted.
+    let turn = lanes.turn();
+    lanes.drop_first(server, usize::MAX);
+    assert!(lanes.take_on(server, &[]));
+    lanes.done(server, 0, false);
+    assert!(lanes.get_mut(server).is_none());
+    put(&mut lanes, server, 6);
+    assert!(lanes.make_late(server).is_some());
+    lanes.parked(server, room, turn);
+    assert_eq!(try_put(&mut lanes, server, 7), Put::Park);
 }
 
 #[test]
