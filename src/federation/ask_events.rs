@@ -14,7 +14,7 @@ use crate::{
     Broken, Failure, Federation, Limits, Patience, Proof, Question,
     ask::{read_answer, written},
     lists::Lists,
-    pdus::{Parsed, spread},
+    pdus::spread,
     transport::{Pieces, whole},
 };
 
@@ -36,8 +36,8 @@ pub struct EventLists<const N: usize> {
 }
 
 impl Federation {
-    /// Asks another server for lists of events. The answer without the events, and the events of each list, of which
-    /// the signatures are not looked at: see [`Federation::verify_pdus`].
+    /// Asks another server for lists of events. The answer without the events, and the events of each list that are
+    /// well formed; their signatures are not looked at, see [`Federation::verify_pdus`].
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Federation {
         question: R,
         lists: EventLists<N>,
         patience: Patience,
-    ) -> Result<(R::IncomingResponse, [Parsed; N]), Failure> {
+    ) -> Result<(R::IncomingResponse, [Vec<Pdu>; N]), Failure> {
         let request = written(question)?;
         let request = self.prepare(to, request, <R::Authentication as Proof>::SIGNED, patience)?;
         let limits = self.limits(patience);
@@ -71,7 +71,7 @@ impl Federation {
         request: Request<Bytes>,
         lists: &EventLists<N>,
         limits: Limits,
-    ) -> Result<(Response<Bytes>, Result<[Parsed; N], String>), Broken> {
+    ) -> Result<(Response<Bytes>, Result<[Vec<Pdu>; N], String>), Broken> {
         let answer = self
             .transport()
             .send_for_pieces(to, request, limits)
@@ -89,8 +89,8 @@ impl Federation {
 }
 
 /// Lists without events.
-fn none<const N: usize>() -> [Parsed; N] {
-    [(); N].map(|()| Parsed::new())
+fn none<const N: usize>() -> [Vec<Pdu>; N] {
+    [(); N].map(|()| Vec::new())
 }
 
 /// Parses the events of lists as they come. What remains of the answer, and the events; the inner error says why
@@ -98,7 +98,7 @@ fn none<const N: usize>() -> [Parsed; N] {
 async fn parsed<const N: usize>(
     mut pieces: Pieces,
     lists: &EventLists<N>,
-) -> Result<Result<(Bytes, [Parsed; N]), String>, Broken> {
+) -> Result<Result<(Bytes, [Vec<Pdu>; N]), String>, Broken> {
     let mut cut = Lists::new(&lists.names);
     let mut lot = Vec::new();
     let mut bytes = 0;
@@ -119,16 +119,16 @@ async fn parsed<const N: usize>(
         }
         if piece.is_none() || lot.len() >= EVENTS_AT_ONCE || bytes >= BYTES_AT_ONCE {
             let rules = lists.rules;
-            let parse = move |(list, text): (usize, Vec<u8>)| {
-                (list, Pdu::parse(&text, rules).map_err(Into::into))
-            };
+            let parse = move |(list, text): (usize, Vec<u8>)| (list, Pdu::parse(&text, rules));
             let parsed = match spread(std::mem::take(&mut lot), parse).await {
                 Ok(parsed) => parsed,
                 Err(fault) => return Ok(Err(fault.to_string())),
             };
             for (list, event) in parsed {
-                if let Some(events) = events.get_mut(list) {
-                    events.push(event);
+                match (event, events.get_mut(list)) {
+                    (Ok(event), Some(events)) => events.push(event),
+                    (Err(fault), _) => tracing::debug!(%fault, "an event of an answer is left out"),
+                    (Ok(_), None) => {}
                 }
             }
             bytes = 0;

@@ -40,7 +40,7 @@ pub use self::{
     ask_events::EventLists,
     internet::{BadAuthorities, Http},
     own_keys::{OldKey, SigningKeys},
-    pdus::{Parsed, PduFault},
+    pdus::{Checked, PduFault},
     policy::class_of_path,
     prove::Claim,
     sign::BODY_NESTING_MAX,

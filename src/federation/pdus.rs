@@ -32,8 +32,8 @@ pub enum PduFault {
     },
 }
 
-/// Events as another server sent them, or what is wrong with each.
-pub type Parsed = Vec<Result<Pdu, PduFault>>;
+/// Events that were looked at, or what is wrong with each.
+pub type Checked = Vec<Result<Pdu, PduFault>>;
 
 impl Federation {
     /// Checks the form, the signatures and the hash of events of one room, whose keys are fetched if need be;
@@ -46,17 +46,21 @@ impl Federation {
         &self,
         rules: &'static RoomRules,
         raw: Vec<Box<RawValue>>,
-    ) -> Result<Parsed> {
+    ) -> Result<Checked> {
         let parse = move |raw: Box<RawValue>| Ok(Pdu::parse(raw.get().as_bytes(), rules)?);
-        self.verify_pdus(rules, spread(raw, parse).await?).await
+        self.verify(rules, spread(raw, parse).await?).await
     }
 
-    /// The same for events whose form was looked at.
+    /// The same for events that are known to be well formed.
     ///
     /// # Errors
     ///
     /// Storage fails.
-    pub async fn verify_pdus(&self, rules: &'static RoomRules, parsed: Parsed) -> Result<Parsed> {
+    pub async fn verify_pdus(&self, rules: &'static RoomRules, pdus: Vec<Pdu>) -> Result<Checked> {
+        self.verify(rules, pdus.into_iter().map(Ok).collect()).await
+    }
+
+    async fn verify(&self, rules: &'static RoomRules, parsed: Checked) -> Result<Checked> {
         let mut wanted = Vec::new();
         for pdu in parsed.iter().flatten() {
             // What is wrong with it is found when the signatures are looked at.

@@ -54,7 +54,7 @@ impl Transport for Far {
     }
 }
 
-type Answer = Result<(get_room_state::v1::Response, [Parsed; 2]), Failure>;
+type Answer = Result<(get_room_state::v1::Response, [Vec<Pdu>; 2]), Failure>;
 
 /// What comes of asking for a state of at most two events, and whether the server is left alone afterwards.
 async fn ask(status: StatusCode, pieces: Vec<Piece>) -> (Answer, bool) {
@@ -98,10 +98,10 @@ async fn events_are_parsed_wherever_the_pieces_end() {
     let (rest, [state, chain]) = answer.unwrap();
     assert!(rest.pdus.is_empty() && chain.is_empty());
     let types: Vec<_> = state
-        .into_iter()
-        .map(|event| event.ok().map(|pdu| pdu.event_type().to_string()))
+        .iter()
+        .map(|pdu| pdu.event_type().to_string())
         .collect();
-    assert_eq!(types, [Some("m.room.create".to_owned()), None]);
+    assert_eq!(types, ["m.room.create"]);
 }
 
 #[tokio::test]

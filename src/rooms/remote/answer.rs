@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use federation::{EventLists, Failure, Parsed, Patience};
+use federation::{EventLists, Failure, Patience};
 use pdu::{EventNumber, Pdu, PolicyServer, RoomRules, canonical, tree::StateKeyHash};
 use ruma::{
     EventId, OwnedServerName, RoomId, ServerName, UserId,
@@ -33,7 +33,7 @@ const PATIENCE_FOR_AUTH: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) answer: create_join_event::v2::RoomState,
-    pub(super) events: [Parsed; 2],
+    pub(super) events: [Vec<Pdu>; 2],
 }
 
 /// What of the answer has proven itself.
@@ -179,7 +179,7 @@ impl Rooms {
         rules: &'static RoomRules,
         versions: &[&str],
         room_id: &RoomId,
-        [state, auth_chain]: [Parsed; 2],
+        [state, auth_chain]: [Vec<Pdu>; 2],
     ) -> error::Result<Result<ProvenState, String>> {
         let state = self.prove_events(rules, room_id, state).await?;
         let known: HashSet<_> = state.iter().map(|pdu| pdu.event_id().to_owned()).collect();
@@ -235,7 +235,7 @@ impl Rooms {
         &self,
         rules: &'static RoomRules,
         room_id: &RoomId,
-        events: Parsed,
+        events: Vec<Pdu>,
     ) -> error::Result<Vec<Arc<Pdu>>> {
         let mut seen = HashSet::new();
         let mut proven = Vec::with_capacity(events.len());

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use federation::{EventLists, Failure, Parsed, Patience, Question};
+use federation::{Checked, EventLists, Failure, Patience, Question};
 use pdu::Pdu;
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, ServerName,
@@ -122,7 +122,7 @@ impl Asking {
     }
 
     /// Those of some events that are of this room and were found good, each once.
-    fn of_room(&self, checked: Parsed) -> Vec<Arc<Pdu>> {
+    fn of_room(&self, checked: Checked) -> Vec<Arc<Pdu>> {
         let mut seen = HashSet::new();
         let mut events = Vec::new();
         for one in checked {
