@@ -20,6 +20,7 @@ use super::Judging;
 use crate::{
     StateKey, StoredEvent,
     writer::{
+        Way,
         graph::GraphEvent,
         judge::{CurrentChange, Entry},
     },
@@ -227,7 +228,8 @@ impl Judging<'_> {
         }
         let unstored = Some((own, chain));
         let old = self.head().root;
-        if extremities.len() == 1 && states == [roots.after] && roots.before == old {
+        let told_anew = self.is_told_anew();
+        if extremities.len() == 1 && states == [roots.after] && roots.before == old && !told_anew {
             // It simply goes on from what was there last: nothing but its own entry can change.
             return Ok((extremities, self.own_change(own, roots)));
         }
@@ -238,7 +240,7 @@ impl Judging<'_> {
                 tree::diff(NodeHash(old), NodeHash(root), nodes)
             })
             .await?;
-        self.anew = differences.len() > CHANGED_MAX;
+        self.anew = differences.len() > CHANGED_MAX || told_anew;
         let entries = if self.anew {
             // What is left to do in the event's commit concerns people of ours.
             let own_server = self.rooms.server_name();
@@ -255,6 +257,16 @@ impl Judging<'_> {
             written: None,
         };
         Ok((extremities, change))
+    }
+
+    /// Whether we come back into a room of which not all members are known, or were not when we left: who was said to
+    /// be there besides counts for one generation of the flat tables.
+    fn is_told_anew(&self) -> bool {
+        let Way::Entering { partial, .. } = self.way else {
+            return false;
+        };
+        let was_here = self.head().root != tree::EMPTY_ROOT.0;
+        was_here && (partial.is_some() || self.head().partial)
     }
 
     /// What an event changes that goes on from the current state.

@@ -15,7 +15,10 @@ use parking_lot::Mutex;
 use rooms::{Incoming, Received, Standing};
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::{Map, Value, json, value::RawValue};
-use storage::{Batch, Faults, Topic, schema::Membership};
+use storage::{
+    Batch, Faults, Topic,
+    schema::{HEAD_BY_ROOM, Membership},
+};
 
 use super::{
     B, Person, World, name,
@@ -138,6 +141,17 @@ impl Partial {
             keys_asked,
             latest,
         }
+    }
+
+    /// The other servers that hear of what happens in the room now.
+    async fn servers(&self) -> Vec<String> {
+        let rooms = &self.server.rooms;
+        let room = rooms.find_room(&self.room.room_id).await.unwrap().unwrap();
+        let snapshot = rooms.snapshot().await.unwrap();
+        let heads = snapshot.multi_get(&HEAD_BY_ROOM, &[room.short]).await;
+        let root = heads.unwrap().remove(0).unwrap().value.root;
+        let servers = rooms.servers_at(&snapshot, &room, &[root]).await.unwrap();
+        servers[0].iter().map(ToString::to_string).collect()
     }
 
     /// What the room knows of somebody now.
@@ -538,6 +552,20 @@ fn the_rest_is_told_whenever_the_server_is_stopped() {
         stops += 1;
     }
     assert!(stops >= 4, "it takes several commits: {stops}");
+}
+
+#[tokio::test]
+async fn who_comes_back_is_heard_by_servers_whose_people_are_left_out_again() {
+    let partial = Partial::of("11", |_| vec![user("eve")]).await;
+    assert_eq!(partial.servers().await, [EVIL]);
+    partial.fill().await;
+    assert_eq!(partial.servers().await, [EVIL]);
+    partial.tells.store(false, Ordering::SeqCst);
+    let room = partial.room.room_id.as_str();
+    partial.bob.leave(room).await.ok();
+    partial.bob.join(room, &[EVIL]).await.ok();
+    assert_eq!(partial.membership(&user("eve")).await, None);
+    assert_eq!(partial.servers().await, [EVIL]);
 }
 
 #[tokio::test]

@@ -180,9 +180,8 @@ impl EvilRoom {
             .collect()
     }
 
-    fn events_but(&self, left_out: &[&UserId]) -> Vec<Value> {
-        let left_out = |pdu: &Arc<Pdu>| left_out.iter().any(|user| pdu.sender() == *user);
-        let events = self.events.iter().filter(|pdu| !left_out(pdu));
+    fn told<'a>(events: impl IntoIterator<Item = &'a Arc<Pdu>>) -> Vec<Value> {
+        let events = events.into_iter();
         events
             .map(|pdu| serde_json::from_slice(pdu.json()).unwrap())
             .collect()
@@ -190,21 +189,31 @@ impl EvilRoom {
 
     /// What is told of the room who has joined.
     pub(super) fn state(&self) -> Value {
-        let events = self.events_but(&[]);
+        let events = Self::told(&self.events);
         json!({ "state": events, "auth_chain": events })
     }
 
     /// The same, without these members.
     pub(super) fn state_without(&self, members: &[&UserId]) -> Value {
+        let kind = "m.room.member".into();
+        let is_left_out =
+            |pdu: &&Arc<Pdu>| members.iter().any(|it| pdu.is_state(&kind, it.as_str()));
+        let (left_out, state): (Vec<_>, Vec<_>) = self.events.iter().partition(is_left_out);
+        let allows = |pdu: &&Arc<Pdu>| {
+            let mut allowed = state.iter().map(|event| event.auth_events());
+            allowed.any(|ids| ids.iter().any(|id| id == pdu.event_id()))
+        };
+        let chain = left_out.into_iter().filter(allows);
         json!({
-            "state": self.events_but(members), "auth_chain": [], "members_omitted": true,
+            "state": Self::told(state.iter().copied()), "auth_chain": Self::told(chain), "members_omitted": true,
             "servers_in_room": [EVIL],
         })
     }
 
     /// What is told of the room's state later.
     pub(super) fn whole_state(&self) -> Value {
-        let (now, all) = (self.current(), self.events_but(&[]));
+        let all = Self::told(&self.events);
+        let now = self.current();
         json!({ "pdus": now, "auth_chain": all })
     }
 
