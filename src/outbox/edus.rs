@@ -21,8 +21,20 @@ const PEOPLE_MAX: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ephemeral {
     typing: BTreeMap<(OwnedRoomId, OwnedUserId), bool>,
-    receipts: BTreeMap<(OwnedRoomId, OwnedUserId, Option<String>), (OwnedEventId, u64)>,
+    receipts: BTreeMap<ReceiptKey, Receipt>,
     presence: BTreeMap<OwnedUserId, Value>,
+}
+
+/// The room, who reads, and in which thread.
+type ReceiptKey = (OwnedRoomId, OwnedUserId, Option<String>);
+
+/// Up to where somebody has read.
+#[derive(Clone, Debug)]
+struct Receipt {
+    event_id: OwnedEventId,
+    ts: u64,
+    /// It has waited until events were told: that of which it speaks is there.
+    waited: bool,
 }
 
 impl Ephemeral {
@@ -30,8 +42,10 @@ impl Ephemeral {
         self.typing.is_empty() && self.receipts.is_empty() && self.presence.is_empty()
     }
 
-    /// Takes out what fits into so many EDUs, beside these.
-    pub(crate) fn take(&mut self, most: usize) -> (Self, Vec<Box<RawValue>>) {
+    /// Takes out what fits into so many EDUs. New receipts wait if events are told in the same transaction: servers
+    /// may take EDUs in before events, and Synapse does not show somebody who syncs just then a receipt for an
+    /// event that it has not.
+    pub(crate) fn take(&mut self, most: usize, with_events: bool) -> (Self, Vec<Box<RawValue>>) {
         let (mut taken, mut edus) = (Self::default(), Vec::new());
         while edus.len() < most
             && let Some(((room, user), typing)) = self.typing.pop_first()
@@ -40,9 +54,19 @@ impl Ephemeral {
             edus.extend(edu("m.typing", &content));
             taken.typing.insert((room, user), typing);
         }
+        let mut wait = BTreeMap::new();
+        if with_events {
+            (wait, self.receipts) = std::mem::take(&mut self.receipts)
+                .into_iter()
+                .partition(|(_, receipt)| !receipt.waited);
+        }
         while edus.len() < most && !self.receipts.is_empty() {
             edus.extend(self.take_receipts(&mut taken));
         }
+        for receipt in wait.values_mut() {
+            receipt.waited = true;
+        }
+        self.receipts.append(&mut wait);
         while edus.len() < most && !self.presence.is_empty() {
             let mut push = Vec::new();
             while push.len() < PEOPLE_MAX
@@ -68,12 +92,11 @@ impl Ephemeral {
                 left.insert(key, receipt);
                 continue;
             }
-            let (event_id, ts) = &receipt;
-            let mut data = json!({ "ts": ts });
+            let mut data = json!({ "ts": receipt.ts });
             if let (Some(thread), Some(data)) = (thread, data.as_object_mut()) {
                 data.insert("thread_id".to_owned(), json!(thread));
             }
-            let value = json!({ "event_ids": [event_id], "data": data });
+            let value = json!({ "event_ids": [receipt.event_id], "data": data });
             let of_room = content.entry(room.clone()).or_default();
             of_room.insert(user.clone(), value);
             taken.receipts.insert(key, receipt);
@@ -122,10 +145,7 @@ fn edu(edu_type: &str, content: &Value) -> Option<Box<RawValue>> {
 /// One thing that servers are told.
 enum News {
     Typing((OwnedRoomId, OwnedUserId), bool),
-    Receipt(
-        (OwnedRoomId, OwnedUserId, Option<String>),
-        (OwnedEventId, u64),
-    ),
+    Receipt(ReceiptKey, Receipt),
     Presence(OwnedUserId, Value),
 }
 
@@ -174,7 +194,14 @@ impl Outbox {
                         thread,
                         ts,
                         ..
-                    } => News::Receipt((room, user, thread), (event_id, ts)),
+                    } => {
+                        let receipt = Receipt {
+                            event_id,
+                            ts,
+                            waited: false,
+                        };
+                        News::Receipt((room, user, thread), receipt)
+                    }
                     Doing::Joins { user, .. } => match self.rooms().presence_to_tell(user).await? {
                         Some((user, now)) => {
                             let content = presence(&user, &now);

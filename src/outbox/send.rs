@@ -124,7 +124,8 @@ impl Outbox {
         }
         let durable = !transaction.edus.is_empty();
         let room = edus.saturating_sub(transaction.edus.len());
-        let (ephemeral, more) = self.take_ephemeral(server, room);
+        let with_events = taken.late || !taken.queued.is_empty();
+        let (ephemeral, more) = self.take_ephemeral(server, room, with_events);
         taken.ephemeral = ephemeral;
         transaction.edus.extend(more);
         // Whatever makes a server fail, messages to devices do not wait behind it.
@@ -170,10 +171,11 @@ impl Outbox {
         &self,
         server: &ServerName,
         most: usize,
+        with_events: bool,
     ) -> (Ephemeral, Vec<Box<serde_json::value::RawValue>>) {
         let mut lanes = self.0.lanes.lock();
         let lane = lanes.get_mut(server);
-        lane.map(|lane| lane.ephemeral.take(most))
+        lane.map(|lane| lane.ephemeral.take(most, with_events))
             .unwrap_or_default()
     }
 

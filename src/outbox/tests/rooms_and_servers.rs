@@ -125,6 +125,38 @@ async fn typing_receipts_and_presence_are_told_and_private_receipts_never() {
 }
 
 #[tokio::test]
+async fn a_receipt_follows_the_event_that_was_read() {
+    let world = World::new(&["alice"]).await;
+    let room = world.room(0).await;
+    world.far_member(&room, "@b:b.example", "join").await;
+    world.send_all().await;
+    let mut doings = world.rooms.listen();
+    let said = world.say(&room, "one").await;
+    let wish = rooms::ReadUpTo {
+        receipts: vec![rooms::NewReceipt {
+            kind: ReceiptKind::Read,
+            event_id: said,
+            thread: ReceiptThread::Unthreaded,
+        }],
+        fully_read: None,
+    };
+    let alice = &world.people[0];
+    world.rooms.read_up_to(&room, alice, &wish).await.unwrap();
+    world.outbox.look().await.unwrap();
+    let read = vec![doings.try_recv().unwrap()];
+    world.outbox.take_doings(read).await.unwrap();
+    let before = world.network.taken("b.example").len();
+    world.send_all().await;
+    let sent = world.network.taken("b.example").split_off(before);
+    let kinds = |transaction: &Value| {
+        let count = |kind: &str| transaction[kind].as_array().map_or(0, Vec::len);
+        (count("pdus"), count("edus"))
+    };
+    let sent: Vec<_> = sent.iter().map(kinds).collect();
+    assert_eq!(sent, [(1, 0), (0, 1)]);
+}
+
+#[tokio::test]
 async fn who_comes_into_a_room_is_told_who_is_there() {
     let world = World::new(&["alice", "anne", "away"]).await;
     let room = world.room(0).await;
