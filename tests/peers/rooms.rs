@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harness::User;
+use harness::{User, encode};
 use serde_json::json;
 
 use crate::{Two, join, said, same_state, sees, until};
@@ -50,7 +50,7 @@ async fn rooms_of_every_version_made_on_either_side() {
             let gone = all.pop_first().unwrap();
             maker
                 .put(
-                    &format!("/rooms/{room}/redact/{}/1", harness::encode(&gone.0)),
+                    &format!("/rooms/{room}/redact/{}/1", encode(&gone.0)),
                     json!({ "reason": "no" }),
                 )
                 .await
