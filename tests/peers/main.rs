@@ -60,11 +60,11 @@ impl Two {
         self.peer.gate.open();
     }
 
-    /// Those of some room versions that both know. Dendrite has none above 11, and overlooks redactions there.
+    /// Those of some room versions that both know.
     fn versions<'a>(&self, of: &[&'a str]) -> Vec<&'a str> {
         let newest = match self.peer.kind {
             PeerKind::Synapse => 12,
-            PeerKind::Dendrite => 10,
+            PeerKind::Dendrite => 11,
         };
         let known = |version: &&&str| version.parse::<u32>().unwrap() <= newest;
         of.iter().filter(known).copied().collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harness::{User, encode};
+use harness::{PeerKind, User, encode};
 use serde_json::json;
 
 use crate::{Two, join, said, same_state, sees, until};
@@ -47,23 +47,11 @@ async fn rooms_of_every_version_made_on_either_side() {
 
             let name = json!({ "name": "ours" });
             maker.set_state(&room, "m.room.name", "", name).await;
-            let gone = all.pop_first().unwrap();
-            maker
-                .put(
-                    &format!("/rooms/{room}/redact/{}/1", encode(&gone.0)),
-                    json!({ "reason": "no" }),
-                )
-                .await
-                .ok();
-            until("the redaction", async || {
-                let event = guest.event(&room, &gone.0).await.ok();
-                event["content"]
-                    .as_object()
-                    .unwrap()
-                    .is_empty()
-                    .then_some(())
-            })
-            .await;
+            let (said, _) = all.pop_first().unwrap();
+            // In rooms of version 11 Dendrite 0.13.8 overlooks redactions.
+            if version != "11" || two.peer.kind != PeerKind::Dendrite {
+                redact(maker, guest, &room, &said).await;
+            }
             let state = same_state(&two, &room).await;
             assert!(state.contains_key(&("m.room.name".to_owned(), String::new())));
 
@@ -75,6 +63,18 @@ async fn rooms_of_every_version_made_on_either_side() {
             .await;
         }
     }
+}
+
+/// Somebody takes back what was said, and the other one sees it.
+async fn redact(user: &User, other: &User, room: &str, said: &str) {
+    let path = format!("/rooms/{room}/redact/{}/1", encode(said));
+    user.put(&path, json!({ "reason": "no" })).await.ok();
+    until("the redaction", async || {
+        let event = other.event(room, said).await.ok();
+        let content = event["content"].as_object().unwrap();
+        content.is_empty().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,8 +132,12 @@ async fn fight(two: &Two, version: &str, one: &User, other: &User) {
         let topic = json!({ "topic": format!("of {}", user.id) });
         let set = user.try_set_state(&room, "m.room.topic", "", topic).await;
         assert!(set.status < 500, "{set:?}");
-        user.try_set_state(&room, "org.example", &user.id.replace('@', "_"), json!({}))
-            .await;
+        // What one of two states has and the other has not Dendrite 0.13.8 takes without a look at who may say it.
+        let in_one = user.id == one.id || two.peer.kind != PeerKind::Dendrite;
+        if in_one {
+            user.try_set_state(&room, "org.example", &user.id.replace('@', "_"), json!({}))
+                .await;
+        }
     }
     two.join_again();
     // Of who has lost their power it may not be let through.
