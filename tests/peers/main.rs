@@ -1,7 +1,12 @@
 //! Chapar and another live homeserver share rooms, both ways: what one says, makes and takes back the other sees, and
 //! in the end both hold the same state. `run` beside this file installs the other one; where it is missing, the tests
 //! fail.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
 
 mod people;
 mod policy;
