@@ -199,7 +199,7 @@ impl Rooms {
     }
 
     /// An event of a room that is here.
-    pub(super) async fn find_stored(
+    pub(crate) async fn find_stored(
         &self,
         room: &Room,
         event_id: &EventId,

@@ -2,11 +2,12 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/server-server-api/#joining-rooms
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pdu::Pdu;
 use ruma::{
     OwnedServerName, RoomId, ServerName, UserId, api::federation::membership::prepare_join_event,
+    events::TimelineEventType,
 };
 use serde_json::{Map, Value};
 use storage::{ShortUserId, schema::Membership};
@@ -14,10 +15,14 @@ use storage::{ShortUserId, schema::Membership};
 use super::{
     answer::Proven,
     asking::Asking,
-    made::{Template, Wanted, known_versions},
+    made::{Made, Template, Wanted, known_versions},
     refusals::Refusals,
 };
 use crate::{Incoming, Received, Room, Rooms, Said, Standing, partial::PartialJoin, writer::Way};
+
+/// How long to wait before a server is asked again that has not heard of a leave yet, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Somebody of ours who comes into a room.
 #[derive(Debug)]
@@ -96,21 +101,13 @@ impl Rooms {
         refusals: &mut Refusals,
     ) -> error::Result<Option<Arc<Room>>> {
         let (room_id, user) = (arriving.room_id, arriving.user);
-        let mut question =
-            prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-        question.ver = known_versions();
         let wanted = Wanted {
             room_id,
             user,
             membership: Membership::Join,
             content,
         };
-        let read = |answer: prepare_join_event::v1::Response| Template {
-            room_version: answer.room_version,
-            event: answer.event,
-        };
-        let made = self.fetch_made(server, question, read, &wanted, refusals);
-        let Some(made) = made.await else {
+        let Some(made) = self.fetch_join(server, &wanted, refusals).await? else {
             return Ok(None);
         };
         let told = match self.send_join(server, &made).await? {
@@ -149,6 +146,55 @@ impl Rooms {
                 Ok(None)
             }
         }
+    }
+
+    /// A join, made of a server's template. Of somebody who left a moment ago the server may not have heard: such a
+    /// join would stand beside the leave and may lose against it, so the server is asked again a few times.
+    async fn fetch_join(
+        &self,
+        server: &ServerName,
+        wanted: &Wanted<'_>,
+        refusals: &mut Refusals,
+    ) -> error::Result<Option<Made>> {
+        let read = |answer: prepare_join_event::v1::Response| Template {
+            room_version: answer.room_version,
+            event: answer.event,
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (room_id, user) = (wanted.room_id.to_owned(), wanted.user.to_owned());
+            let mut question = prepare_join_event::v1::Request::new(room_id, user);
+            question.ver = known_versions();
+            let made = self.fetch_made(server, question, read, wanted, refusals);
+            let Some(made) = made.await else {
+                return Ok(None);
+            };
+            if pause > LONGEST_PAUSE || !self.overlooks_leave(&made.pdu).await? {
+                return Ok(Some(made));
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// Whether a join rests on a membership that the user has ended since.
+    async fn overlooks_leave(&self, join: &Pdu) -> error::Result<bool> {
+        let Some(room) = self.find_room(join.room_id()).await? else {
+            return Ok(false);
+        };
+        let snapshot = self.snapshot().await?;
+        match room.member(self, &snapshot, join.sender()).await? {
+            Some((Membership::Leave, leave)) if !join.auth_events().contains(&leave) => {}
+            _ => return Ok(false),
+        }
+        for id in join.auth_events() {
+            let event = self.find_stored(&room, id).await?;
+            let member = TimelineEventType::RoomMember;
+            if event.is_some_and(|event| event.pdu.is_state(&member, join.sender().as_str())) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes a join in that a server let into the room. The inner error says why its answer is of no use.

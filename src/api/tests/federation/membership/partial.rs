@@ -1,6 +1,7 @@
 //! Joins by an answer without most members, who are told later.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -51,6 +52,8 @@ struct Partial {
     keys_asked: Arc<AtomicUsize>,
     /// What it says is the latest event of the room.
     latest: Arc<Mutex<Option<OwnedEventId>>>,
+    /// What it says is Bob's membership, each but the last once.
+    known: Arc<Mutex<VecDeque<OwnedEventId>>>,
 }
 
 impl Partial {
@@ -78,6 +81,8 @@ impl Partial {
         let tells = Arc::new(AtomicBool::new(false));
         let latest: Arc<Mutex<Option<OwnedEventId>>> = Arc::default();
         let told_latest = Arc::clone(&latest);
+        let known: Arc<Mutex<VecDeque<OwnedEventId>>> = Arc::default();
+        let told_known = Arc::clone(&known);
         let template = room.template("");
         let (some, whole) = (room.state_without(&members), room.whole_state());
         let (some, whole) = (some.to_string(), whole.to_string());
@@ -101,6 +106,16 @@ impl Partial {
                     event["state_key"] = json!(user);
                     if let Some(latest) = &*told_latest.lock() {
                         event["prev_events"] = json!([latest]);
+                    }
+                    let mut known = told_known.lock();
+                    if let Some(first) = known.front() {
+                        event["auth_events"]
+                            .as_array_mut()
+                            .unwrap()
+                            .push(json!(first));
+                    }
+                    if known.len() > 1 {
+                        known.pop_front();
                     }
                     template.to_string()
                 } else if path.contains("/send_join/") {
@@ -140,6 +155,7 @@ impl Partial {
             tells,
             keys_asked,
             latest,
+            known,
         }
     }
 
@@ -566,6 +582,22 @@ async fn who_comes_back_is_heard_by_servers_whose_people_are_left_out_again() {
     partial.bob.join(room, &[EVIL]).await.ok();
     assert_eq!(partial.membership(&user("eve")).await, None);
     assert_eq!(partial.servers().await, [EVIL]);
+}
+
+#[tokio::test]
+async fn a_server_that_has_not_heard_of_a_leave_is_asked_again() {
+    let partial = Partial::new("11").await;
+    partial.fill().await;
+    let room = partial.room.room_id.as_str();
+    let join = partial.join_of_bob().await;
+    partial.bob.leave(room).await.ok();
+    let (_, leave) = partial.member(&partial.bob.user_id).await.unwrap();
+    *partial.latest.lock() = Some(leave.clone());
+    *partial.known.lock() = [join.clone(), join, leave].into();
+    partial.bob.join(room, &[EVIL]).await.ok();
+    let asked = partial.world.network.asked_of(&name(EVIL));
+    let asked = asked.iter().filter(|what| what.contains("/make_join/"));
+    assert_eq!(asked.count(), 1 + 3);
 }
 
 #[tokio::test]
