@@ -125,7 +125,15 @@ impl Ephemeral {
     fn add(&mut self, news: &News) {
         match news {
             News::Typing(key, typing) => insert(&mut self.typing, key, *typing),
-            News::Receipt(key, receipt) => insert(&mut self.receipts, key, receipt.clone()),
+            News::Receipt(key, receipt) => {
+                // Who reads all the time would otherwise not be told of while events are told all the time.
+                let waited = self.receipts.get(key).is_some_and(|old| old.waited);
+                let receipt = Receipt {
+                    waited,
+                    ..receipt.clone()
+                };
+                insert(&mut self.receipts, key, receipt);
+            }
             News::Presence(user, content) => insert(&mut self.presence, user, content.clone()),
         }
     }

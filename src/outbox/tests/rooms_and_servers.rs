@@ -124,6 +124,29 @@ async fn typing_receipts_and_presence_are_told_and_private_receipts_never() {
     assert_eq!(presence[0]["push"][0]["user_id"], "@alice:a.example");
 }
 
+/// Alice reads up to an event.
+async fn read(world: &World, room: &Arc<Room>, event_id: OwnedEventId) {
+    let wish = rooms::ReadUpTo {
+        receipts: vec![rooms::NewReceipt {
+            kind: ReceiptKind::Read,
+            event_id,
+            thread: ReceiptThread::Unthreaded,
+        }],
+        fully_read: None,
+    };
+    let alice = &world.people[0];
+    world.rooms.read_up_to(room, alice, &wish).await.unwrap();
+}
+
+/// How many PDUs and EDUs are in each of some transactions.
+fn kinds(transactions: &[Value]) -> Vec<(usize, usize)> {
+    let count = |one: &Value, kind: &str| one[kind].as_array().map_or(0, Vec::len);
+    let transactions = transactions.iter();
+    transactions
+        .map(|one| (count(one, "pdus"), count(one, "edus")))
+        .collect()
+}
+
 #[tokio::test]
 async fn a_receipt_follows_the_event_that_was_read() {
     let world = World::new(&["alice"]).await;
@@ -132,28 +155,36 @@ async fn a_receipt_follows_the_event_that_was_read() {
     world.send_all().await;
     let mut doings = world.rooms.listen();
     let said = world.say(&room, "one").await;
-    let wish = rooms::ReadUpTo {
-        receipts: vec![rooms::NewReceipt {
-            kind: ReceiptKind::Read,
-            event_id: said,
-            thread: ReceiptThread::Unthreaded,
-        }],
-        fully_read: None,
-    };
-    let alice = &world.people[0];
-    world.rooms.read_up_to(&room, alice, &wish).await.unwrap();
+    read(&world, &room, said).await;
     world.outbox.look().await.unwrap();
     let read = vec![doings.try_recv().unwrap()];
     world.outbox.take_doings(read).await.unwrap();
     let before = world.network.taken("b.example").len();
     world.send_all().await;
     let sent = world.network.taken("b.example").split_off(before);
-    let kinds = |transaction: &Value| {
-        let count = |kind: &str| transaction[kind].as_array().map_or(0, Vec::len);
-        (count("pdus"), count("edus"))
-    };
-    let sent: Vec<_> = sent.iter().map(kinds).collect();
-    assert_eq!(sent, [(1, 0), (0, 1)]);
+    assert_eq!(kinds(&sent), [(1, 0), (0, 1)]);
+}
+
+#[tokio::test]
+async fn who_reads_all_the_time_is_told_of_where_events_are_told_all_the_time() {
+    let world = World::new(&["alice"]).await;
+    let room = world.room(0).await;
+    world.far_member(&room, "@b:b.example", "join").await;
+    world.send_all().await;
+    let before = world.network.taken("b.example").len();
+    let mut doings = world.rooms.listen();
+    // Each is read before the next transaction is sent.
+    for text in ["one", "two"] {
+        let said = world.say(&room, text).await;
+        read(&world, &room, said).await;
+        world.outbox.look().await.unwrap();
+        let read = vec![doings.try_recv().unwrap()];
+        world.outbox.take_doings(read).await.unwrap();
+        let (due, _) = world.outbox.due(1);
+        world.outbox.send_one(&due[0]).await;
+    }
+    let sent = world.network.taken("b.example").split_off(before);
+    assert_eq!(kinds(&sent), [(1, 0), (1, 1)]);
 }
 
 #[tokio::test]
